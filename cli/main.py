@@ -1,0 +1,83 @@
+"""The entry point: a table of commands, each imported when it runs, and the one place where errors become exit codes."""
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from codelm import __version__
+from codelm.errors import UserError
+
+COMMANDS = {
+    "quickstart": "The whole way: a folder of code in, a served completion out.",
+    "doctor": "What this machine has, what is missing, and how to mend it.",
+    "corpus": "Source code → clean, licensed, deduplicated rows.",
+    "tokenizer": "Train the byte-level BPE, encode the corpus.",
+    "train": "Train a model on the tokens of a run.",
+    "evaluate": "Bits per byte and single-line exact match on held-out files.",
+    "export": "Checkpoint → f16, Q8_0 and Q4_K_M GGUF.",
+    "serve": "Serve completions of a GGUF to editors.",
+    "complete": "One completion, at a place in a file.",
+}
+"""Name → one line of help. The command `name` is the Typer app `cli.<name>.app`."""
+
+
+class LazyGroup(TyperGroup):
+    """Shows all commands without importing any: `codelm --help` must not load torch or llama.cpp."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        return typer.core.TyperCommand(cmd_name, short_help=COMMANDS[cmd_name], rich_help_panel="Commands")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            command = typer.main.get_command(importlib.import_module(f"cli.{name}").app)
+            command.name = name
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def show_version(value: bool) -> None:
+    """Prints the version and ends the program, if asked to."""
+    if value:
+        typer.echo(f"codelm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def codelm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """From a folder of source code to a completion in your editor, all on your own machine.
+
+    Start with: codelm quickstart
+    """
+
+
+def main() -> None:
+    """Runs the command line. User errors: one line on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How good a model is on code it has not seen."""

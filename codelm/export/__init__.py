@@ -1,0 +1,1 @@
+"""Checkpoint → GGUF bundle: writer, quantiser, model card, and the metadata that makes a file self-describing."""

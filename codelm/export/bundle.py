@@ -1,0 +1,42 @@
+"""The `codelm.*` keys of a GGUF file: what a server must know of a model, carried by the model itself."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from codelm.fim import Order
+
+SCHEMA = 1
+PREFIX = "codelm."
+
+
+class BundleMetadata(BaseModel):
+    """Written by the exporter as `codelm.<field>` = text, read by the server. Unknown keys are kept for newer versions."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    schema_version: int = SCHEMA
+    name: str = Field(description="the model's name in answers, such as nano")
+    codelm_version: str
+    context_length: int = Field(gt=0, description="tokens that the model was trained to see at once")
+    fim_order: Order = Field(description="the order to serve; the model was trained on both")
+    tokenizer_sha256: str = Field(description="of tokenizer.json: a draft must have the same")
+    corpus_fingerprint: str = Field(description="of the corpus that the model was trained on")
+    trained_tokens: int = 0
+    bits_per_byte: float | None = Field(None, description="on held-out files")
+    exact_match: float | None = Field(None, description="single-line, greedy, on held-out files, 0 to 1")
+    draft: str | None = Field(None, description="file name of the speculative draft, beside this file")
+
+    def to_gguf(self) -> dict[str, str]:
+        """Key → text, without the fields that are not set."""
+        return {PREFIX + name: str(value) for name, value in self.model_dump(mode="json", exclude_none=True).items()}
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, str]) -> "BundleMetadata":
+        """From all of a file's metadata. Raises ValueError if the keys are missing or wrong, saying which."""
+        fields = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            problems = ", ".join(f"{PREFIX}{item['loc'][0]}: {item['msg']}" for item in error.errors())
+            raise ValueError(f"no usable codelm metadata ({problems})") from error

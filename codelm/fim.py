@@ -1,0 +1,74 @@
+"""The fill-in-the-middle prompt format, for training and serving alike: the one place that knows it.
+
+Two orders of the same three texts around a cursor, as in Bavarian et al. 2022 (arXiv 2207.14255, "PSM" and "SPM" variant 2):
+
+    PSM  <|fim_prefix|> prefix <|fim_suffix|> suffix <|fim_middle|> middle <|endoftext|>
+    SPM  <|fim_prefix|> <|fim_suffix|> suffix <|fim_middle|> prefix middle <|endoftext|>
+
+Prefix, middle and suffix are tokenised apart, in training as in serving, so a served prompt is token-identical to the
+beginning of a training example. Serving uses SPM: what is typed only appends to the prompt, and the KV cache stays.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Qwen's names: llama.cpp recognises them by text. Their order is their order in every vocabulary we train.
+ENDOFTEXT = "<|endoftext|>"
+FIM_PREFIX = "<|fim_prefix|>"
+FIM_MIDDLE = "<|fim_middle|>"
+FIM_SUFFIX = "<|fim_suffix|>"
+FIM_PAD = "<|fim_pad|>"
+REPO_NAME = "<|repo_name|>"
+FILE_SEP = "<|file_sep|>"
+SPECIAL_TOKENS = (ENDOFTEXT, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX, FIM_PAD, REPO_NAME, FILE_SEP)
+
+
+class Order(StrEnum):
+    """The order of the texts around the cursor in the prompt."""
+
+    PSM = "psm"
+    SPM = "spm"
+
+
+@dataclass(frozen=True)
+class FimTokens:
+    """The ids of the special tokens in one vocabulary."""
+
+    endoftext: int
+    fim_prefix: int
+    fim_middle: int
+    fim_suffix: int
+    fim_pad: int
+    repo_name: int
+    file_sep: int
+
+    @classmethod
+    def lookup(cls, token_to_id: Callable[[str], int | None]) -> "FimTokens":
+        """The ids by the tokens' texts. Raises ValueError if the vocabulary lacks one."""
+        ids = [token_to_id(token) for token in SPECIAL_TOKENS]
+        missing = [token for token, id_ in zip(SPECIAL_TOKENS, ids, strict=True) if id_ is None]
+        if missing:
+            raise ValueError(f"the vocabulary has no {', '.join(missing)}")
+        return cls(*(id_ for id_ in ids if id_ is not None))
+
+
+def prompt(tokens: FimTokens, order: Order, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
+    """The token ids after which the model writes the middle.
+
+    prefix, suffix: ids of the text before and after the cursor, each tokenised apart and without special tokens.
+    """
+    if order is Order.SPM:
+        return [tokens.fim_prefix, tokens.fim_suffix, *suffix, tokens.fim_middle, *prefix]
+    return [tokens.fim_prefix, *prefix, tokens.fim_suffix, *suffix, tokens.fim_middle]
+
+
+def example(
+    tokens: FimTokens, order: Order, prefix: Sequence[int], middle: Sequence[int], suffix: Sequence[int]
+) -> list[int]:
+    """The token ids of a training example: the prompt, the middle and the end of text."""
+    return [*prompt(tokens, order, prefix, suffix), *middle, tokens.endoftext]
+
+
+OVERHEAD = 4
+"""How many special tokens `example` adds to its three texts."""

@@ -1,0 +1,1 @@
+"""Serving: request → prompt → engine → answer. Imports codelm, never training; never pulls torch."""

@@ -1,0 +1,1 @@
+"""Training: data order, optimisation and the loop. Imports codelm, never serving."""
