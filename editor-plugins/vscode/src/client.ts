@@ -1,0 +1,73 @@
+/** The one place that talks to the server. */
+
+import { type CompletionAnswer, type CompletionRequest, parseAnswer } from "./protocol";
+
+/** Nobody listens at the server's address. */
+export class OfflineError extends Error {}
+
+/** The server is there and did not do what was asked. `status` is the HTTP status, or 0 for an answer of a wrong form. */
+export class ServerError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** An answer that takes longer than this is no help to anyone who types. */
+const COMPLETION_TIMEOUT_MS = 60_000;
+const HEALTH_TIMEOUT_MS = 5_000;
+
+export class Client {
+  /** `url`: where `codelm serve` listens, such as `http://127.0.0.1:8417`. */
+  constructor(readonly url: string) {}
+
+  /** Throws OfflineError, ServerError, or the signal's reason. Aborting closes the connection: that is how the server cancels. */
+  async complete(request: CompletionRequest, signal: AbortSignal): Promise<CompletionAnswer> {
+    const body = await this.fetchJson("/v1/textDocument/inlineCompletion", COMPLETION_TIMEOUT_MS, signal, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(request),
+    });
+    try {
+      return parseAnswer(body);
+    } catch (error) {
+      throw new ServerError(0, messageOf(error));
+    }
+  }
+
+  /** The name of the model that the server has loaded. Throws as `complete` does. */
+  async model(signal?: AbortSignal): Promise<string> {
+    const body = await this.fetchJson("/v1/health", HEALTH_TIMEOUT_MS, signal);
+    const model = typeof body === "object" && body !== null && "model" in body ? body.model : undefined;
+    if (typeof model !== "string") throw new ServerError(0, "this is no codelm server: its health names no model");
+    return model;
+  }
+
+  private async fetchJson(path: string, timeoutMs: number, signal?: AbortSignal, init?: RequestInit): Promise<unknown> {
+    const timeout = AbortSignal.timeout(timeoutMs);
+    const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
+    let text: string;
+    let response: Response;
+    try {
+      response = await fetch(this.url.replace(/\/+$/, "") + path, { ...init, signal: either });
+      text = await response.text();
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new OfflineError(messageOf(error));
+    }
+    if (!response.ok) throw new ServerError(response.status, `HTTP ${response.status}: ${text.slice(0, 500)}`);
+    try {
+      return JSON.parse(text);
+    } catch {
+      throw new ServerError(0, `not JSON: ${text.slice(0, 100)}`);
+    }
+  }
+}
+
+/** What went wrong, with the cause that `fetch` hides one level down. */
+export function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause === undefined ? error.message : `${error.message}: ${messageOf(error.cause)}`;
+}

@@ -1,0 +1,76 @@
+/** Answers VS Code's wish for ghost text. */
+
+import * as vscode from "vscode";
+import { type Client, OfflineError } from "./client";
+import type { Connection } from "./connection";
+import { ACCEPTED_COMMAND, type CompletionItem, type CompletionRequest, TriggerKind } from "./protocol";
+import { acceptEntry, cursorAfter, includeEntry } from "./selection";
+import { settings } from "./settings";
+import { pause } from "./timing";
+
+/** In UTF-16 units. Larger documents are generated ones, and sending them with each keystroke costs more than it brings. */
+const MAX_TEXT_LENGTH = 1_000_000;
+
+export class Provider implements vscode.InlineCompletionItemProvider {
+  constructor(
+    private readonly connection: Connection,
+    /** One per editor window: the server drops a window's older request for the same document. */
+    private readonly clientId: string,
+    /** Gets what the user did not cause and the status bar does not show. */
+    private readonly report: (error: unknown) => void,
+  ) {}
+
+  async provideInlineCompletionItems(
+    document: vscode.TextDocument,
+    position: vscode.Position,
+    context: vscode.InlineCompletionContext,
+    token: vscode.CancellationToken,
+  ): Promise<vscode.InlineCompletionItem[]> {
+    const { enable, disabledLanguages, debounceMs, budgetMs } = settings();
+    if (!enable || disabledLanguages.includes(document.languageId)) return [];
+
+    const automatic = context.triggerKind === vscode.InlineCompletionTriggerKind.Automatic;
+    const cancelled = new AbortController();
+    const subscription = token.onCancellationRequested(() => cancelled.abort());
+    if (token.isCancellationRequested) cancelled.abort();
+    try {
+      if (!(await pause(automatic ? debounceMs : 0, cancelled.signal))) return [];
+      const text = document.getText();
+      if (text.length > MAX_TEXT_LENGTH) return [];
+
+      const entry = context.selectedCompletionInfo;
+      const offsetOf = (place: { line: number; character: number }) =>
+        document.offsetAt(new vscode.Position(place.line, place.character));
+      const request: CompletionRequest = {
+        textDocument: {
+          uri: document.uri.toString(),
+          languageId: document.languageId,
+          version: document.version,
+          text: entry ? acceptEntry(text, entry, offsetOf) : text,
+        },
+        position: entry ? cursorAfter(entry) : { line: position.line, character: position.character },
+        context: { triggerKind: automatic ? TriggerKind.automatic : TriggerKind.invoked },
+        codelm: { client: this.clientId, budgetMs },
+      };
+      const items = await this.connection.run((client: Client) => client.complete(request, cancelled.signal));
+      if (cancelled.signal.aborted) return [];
+      return items.map((item) => toVscode(entry ? includeEntry(item, entry) : item, position));
+    } catch (error) {
+      // Whoever asked no longer wants to know, or the status bar has said it already.
+      if (!cancelled.signal.aborted && !(error instanceof OfflineError)) this.report(error);
+      return [];
+    } finally {
+      subscription.dispose();
+    }
+  }
+}
+
+function toVscode(item: CompletionItem, cursor: vscode.Position): vscode.InlineCompletionItem {
+  const { start, end } = item.range ?? { start: cursor, end: cursor };
+  const range = new vscode.Range(start.line, start.character, end.line, end.character);
+  return new vscode.InlineCompletionItem(item.insertText, range, {
+    title: "accepted",
+    command: ACCEPTED_COMMAND,
+    arguments: item.accepted ?? [],
+  });
+}
