@@ -1,0 +1,76 @@
+"""The prompt of a request: which part of the text around the cursor the model sees, so that typing only appends.
+
+The prompt begins with the suffix (SPM order), which stays while the text after the cursor stays. The prefix window
+begins at a line that changes only every few dozen lines. So from one keystroke to the next nearly all of the prompt is
+the beginning of the last one, and the engine does not read it again.
+"""
+
+from collections.abc import Callable
+
+from codelm import fim
+
+Encode = Callable[[str], list[int]]
+"""Text → token ids, without special tokens, whatever the text holds."""
+
+LINE_STEP = 32
+SUFFIX_SHARE = 4
+"""One part in so many of the budget is for the suffix; what it leaves is the prefix's."""
+CHARS_PER_TOKEN = 16
+"""More than code ever has on average; bounds the work on huge texts, whose far ends are not looked at."""
+
+
+def build(tokens: fim.FimTokens, order: fim.Order, encode: Encode, prefix: str, suffix: str, budget: int) -> list[int]:
+    """The token ids of the prompt, at most `budget` of them.
+
+    prefix, suffix: the whole text before and after the cursor. budget: the context less the tokens to be written.
+    """
+    room = budget - len(fim.prompt(tokens, order, (), ()))
+    if room < SUFFIX_SHARE:
+        raise ValueError(f"a budget of {budget} tokens leaves no room for text")
+    suffix_ids = suffix_window(encode, suffix, room // SUFFIX_SHARE)
+    return fim.prompt(tokens, order, prefix_window(encode, prefix, room - len(suffix_ids)), suffix_ids)
+
+
+def suffix_window(encode: Encode, suffix: str, limit: int) -> list[int]:
+    """The first `limit` tokens after the cursor."""
+    return encode(suffix[: limit * CHARS_PER_TOKEN])[:limit]
+
+
+def prefix_window(encode: Encode, prefix: str, limit: int) -> list[int]:
+    """The tokens from a slowly moving line to the cursor, at most `limit`.
+
+    All of the prefix if it fits. Else, of the lines from which it fits and fills at least half the limit, the first one
+    whose number has the most factors of two, up to LINE_STEP: it stays the choice for as long as it fits or nearly so.
+    If there is none, a line is too long for the limit and is cut between tokens, again in steps.
+    """
+    start = steps_over(len(prefix), limit * CHARS_PER_TOKEN)
+    lines = keep_newlines(prefix[start:])
+    first_number = prefix.count("\n", 0, start)
+    used, best, best_alignment = 0, None, 0
+    index = len(lines)
+    while index > 0 and (used := used + len(encode(lines[index - 1]))) <= limit:
+        index -= 1
+        whole_line = index > 0 or start == 0
+        if whole_line and (used * 2 >= limit or index == 0):
+            alignment = line_alignment(first_number + index)
+            if alignment >= best_alignment:  # walking backwards, so the first of equals wins
+                best, best_alignment = index, alignment
+    ids = encode("".join(lines[max(index - 1, 0) if best is None else best :]))
+    return ids[steps_over(len(ids), limit) :]
+
+
+def steps_over(length: int, limit: int) -> int:
+    """How much to leave out in front so that no more than `limit` is left: a multiple of a quarter of it."""
+    step = max(1, limit // 4)
+    return -((limit - length) // step) * step if length > limit else 0
+
+
+def line_alignment(number: int) -> int:
+    """The greatest power of two that divides a line's number, at most LINE_STEP."""
+    return min(number & -number, LINE_STEP) if number else LINE_STEP
+
+
+def keep_newlines(text: str) -> list[str]:
+    """The lines of a text, each with its newline; other separators than "\\n" are text."""
+    *lines, last = text.split("\n")
+    return [*(line + "\n" for line in lines), last]

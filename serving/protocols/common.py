@@ -1,0 +1,65 @@
+"""What the adapters share: errors that the client understands, and giving up when it hangs up."""
+
+import asyncio
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from serving.engine import CancelledError, Job
+from serving.request import Completion
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status, by nginx's custom, of an answer that nobody waits for."""
+
+
+class ErrorDetail(BaseModel):
+    code: int = Field(description="the HTTP status")
+    message: str
+    type: str
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not a success."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"error": {"code": 400, "message": "prompt: Field required", "type": "invalid_request_error"}}]
+        }
+    )
+
+    error: ErrorDetail
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "The request is wrong; the message says where."},
+    409: {"model": ErrorAnswer, "description": "A newer request of this client for this document took its place."},
+    413: {"model": ErrorAnswer, "description": "The body is too large."},
+}
+
+
+async def completion_of(job: Job, request: Request) -> Completion:
+    """The job's completion. If the client hangs up first, the job is cancelled.
+
+    Raises HTTPException: 409 if a newer request took the job's place, 499 if the client is gone.
+    """
+    future = asyncio.wrap_future(job.future)
+    gone = asyncio.ensure_future(hung_up(request))
+    try:
+        await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not future.done():
+            raise HTTPException(CLIENT_CLOSED_REQUEST, "the client closed the connection")
+        return future.result()
+    except CancelledError:
+        raise HTTPException(409, "a newer request for this document took its place") from None
+    finally:
+        job.cancel()
+        gone.cancel()
+        future.cancel()
+
+
+async def hung_up(request: Request) -> None:
+    """Returns when the client closes the connection. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,127 @@
+"""Where a completion ends: pure functions of the text so far, and the growing text they are applied to.
+
+The rules look at newlines, indentation and given strings, so they hold for every language.
+"""
+
+import codecs
+from dataclasses import dataclass
+
+from serving.request import CompletionRequest, StopReason, TriggerKind
+
+MAX_LINES = {TriggerKind.AUTOMATIC: 1, TriggerKind.INVOKED: 8}
+"""How many lines to write when the client does not say."""
+
+TAB_WIDTH = 4
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """before: the cursor's line up to the cursor. max_lines: None turns off the line rules."""
+
+    before: str
+    max_lines: int | None
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, request: CompletionRequest) -> "StopRules":
+        """The rules for a request: text after the cursor on its line leaves room for one line only."""
+        before = request.prefix.rpartition("\n")[2]
+        after = request.suffix.partition("\n")[0]
+        max_lines = 1 if request.max_lines is not None and after.strip() else request.max_lines
+        return cls(before, max_lines, tuple(filter(None, request.stop)))
+
+    @property
+    def multi_line(self) -> bool:
+        return self.max_lines is not None and self.max_lines > 1
+
+    def find(self, text: str) -> tuple[int, StopReason] | None:
+        """The first place where one of the rules ends `text`, as an index into it, and the reason."""
+        found = [(at, StopReason.STOP) for stop in self.stop if (at := text.find(stop)) >= 0]
+        if (line := line_end(text, self.max_lines)) is not None:
+            found.append((line, StopReason.LINE))
+        if self.multi_line and (scope := scope_end(self.before, text)) is not None:
+            found.append((scope, StopReason.SCOPE))
+        return min(found, key=lambda cut: cut[0], default=None)
+
+    def settled(self, text: str) -> int:
+        """How many characters of an unfinished `text` no rule can take back: what may be streamed."""
+        end = len(text) - max((overlap(text, stop) for stop in self.stop), default=0)
+        if self.multi_line:
+            code = len(text.rstrip())
+            if "\n" in text[code:]:  # the next line may end the scope before these blanks
+                end = min(end, code)
+            end = min(end, len(self.whole_lines(text)))  # and time or length may end it in mid-line
+        return end
+
+    def whole_lines(self, text: str) -> str:
+        """What is worth keeping of a text that time or length cut off: its complete lines, or all of an only line."""
+        head, newline, _ = text.rpartition("\n")
+        return head if newline and self.multi_line else text
+
+
+def line_end(text: str, max_lines: int | None) -> int | None:
+    """Where the newline stands that ends the last allowed line."""
+    if max_lines is None:
+        return None
+    at = -1
+    for _ in range(max_lines):
+        at = text.find("\n", at + 1)
+        if at < 0:
+            return None
+    return at
+
+
+def scope_end(before: str, text: str) -> int | None:
+    """The end of the last non-blank line before the first one that is indented less than the cursor's line."""
+    first, *rest = text.split("\n")
+    limit = indentation(before + first)
+    at = end = len(first)
+    for line in rest:
+        at += 1 + len(line)
+        if line.strip():
+            if indentation(line) < limit:
+                return end
+            end = at
+    return None
+
+
+def indentation(line: str) -> int:
+    """Columns of blanks before the line's text; all of them in a blank line."""
+    expanded = line.expandtabs(TAB_WIDTH)
+    return len(expanded) - len(expanded.lstrip())
+
+
+def overlap(text: str, stop: str) -> int:
+    """How many of the last characters of `text` begin `stop` without completing it."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class GrowingText:
+    """The text of one completion, token by token; it holds whole characters only and never grows past a stop."""
+
+    def __init__(self, rules: StopRules) -> None:
+        self.rules = rules
+        self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def append(self, piece: bytes) -> StopReason | None:
+        """Adds a token's bytes; the reason if the text ends here. Bytes that are not UTF-8 end it: never right."""
+        broken = False
+        try:
+            self.text += self._decoder.decode(piece)
+        except UnicodeDecodeError as error:
+            broken = True
+            self.text += error.object[: error.start].decode()
+        if stop := self.rules.find(self.text):
+            self.text = self.text[: stop[0]]
+            return stop[1]
+        return StopReason.EOS if broken else None
+
+    @property
+    def settled(self) -> str:
+        """The beginning of the text that will stay."""
+        return self.text[: self.rules.settled(self.text)]
+
+    def cut_off(self) -> None:
+        """Keeps what is worth keeping when time or length ends the text."""
+        self.text = self.rules.whole_lines(self.text)
