@@ -1,0 +1,61 @@
+"""Presets → stock transformers models, and exact counts of what they hold and cost."""
+
+from typing import Any
+
+from codelm.config.preset import ModelConfig
+
+
+def parameter_count(model: ModelConfig) -> int:
+    """Parameters, the tied embedding counted once."""
+    query, key_value = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    attention = model.width * (query + 2 * key_value) + query * model.width
+    if model.architecture == "qwen3":
+        attention += 2 * model.head_dim
+    block = attention + 3 * model.width * model.ffn + 2 * model.width
+    return model.vocab_size * model.width + model.layers * block + model.width
+
+
+def flops_per_token(model: ModelConfig) -> int:
+    """FLOPs of a training step per token: 6 per matrix parameter, the head's included, and full attention.
+
+    12 · layers · heads · head_dim · context_length for attention, not halved for causality (the convention of PaLM,
+    arXiv 2204.02311, appendix B). The embedding lookup is free; its matrix is the head.
+    """
+    norms = (2 * model.layers + 1) * model.width
+    if model.architecture == "qwen3":
+        norms += 2 * model.layers * model.head_dim
+    return 6 * (parameter_count(model) - norms) + 12 * model.layers * model.heads * model.head_dim * model.context_length
+
+
+def transformers_config(model: ModelConfig, endoftext: int, pad: int) -> Any:
+    """The `transformers` configuration (LlamaConfig or Qwen3Config) of a shape."""
+    from transformers import LlamaConfig, Qwen3Config
+
+    config_class = Qwen3Config if model.architecture == "qwen3" else LlamaConfig
+    return config_class(
+        vocab_size=model.vocab_size,
+        hidden_size=model.width,
+        intermediate_size=model.ffn,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        max_position_embeddings=model.context_length,
+        rms_norm_eps=model.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        tie_word_embeddings=True,
+        attention_bias=False,
+        bos_token_id=None,
+        eos_token_id=endoftext,
+        pad_token_id=pad,
+    )
+
+
+def build_model(model: ModelConfig, endoftext: int, pad: int, seed: int = 0) -> Any:
+    """A freshly initialised `LlamaForCausalLM` or `Qwen3ForCausalLM` in float32, a function of the seed."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(transformers_config(model, endoftext, pad), dtype=torch.float32)

@@ -1,0 +1,129 @@
+"""Byte-level BPE: training, loading, and the special tokens of the fill-in-the-middle format.
+
+The pre-tokenisation is the one that llama.cpp implements as `qwen2`, so that a GGUF gives the same ids; there is no
+normaliser, since llama.cpp has none. Text is never parsed for special tokens: "<|endoftext|>" in a source file is
+ordinary text, in training as in serving.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
+
+from codelm.config.preset import TokenizerConfig
+from codelm.corpus.read import read_rows
+from codelm.errors import UserError
+from codelm.fim import SPECIAL_TOKENS, FimTokens
+from codelm.progress import Progress, silent
+from codelm.stage import Manifest, Stage
+
+FILE = "tokenizer.json"
+GGUF_PRE = "qwen2"
+"""The name by which llama.cpp knows PATTERN."""
+PATTERN = (
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class Tokenizer:
+    """A trained vocabulary."""
+
+    def __init__(self, path: Path) -> None:
+        """path: a tokenizer.json. Raises UserError if it is missing, broken, or lacks a special token."""
+        try:
+            self.json = path.read_text(encoding="utf-8")
+            self._backend = Backend.from_str(self.json)
+            # special-token texts inside user code are plain text
+            self._backend.encode_special_tokens = True
+            self.fim = FimTokens.lookup(self._backend.token_to_id)
+        except Exception as error:  # the library raises bare Exception for a malformed file
+            raise UserError(f"{path} is not a usable tokenizer ({error})", "delete its folder and train it again") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries, special tokens included."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the vocabulary: a draft model must share it."""
+        return hashlib.sha256(self.json.encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of several texts, on all cores."""
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each id; b"" for special tokens."""
+        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        table = [b""] * len(vocabulary)
+        for token, id_ in vocabulary.items():
+            if token not in SPECIAL_TOKENS:
+                table[id_] = bytes(byte_of[character] for character in token)
+        return table
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """The bytes of a token sequence; special tokens give none."""
+        return b"".join(self.token_bytes[id_] for id_ in ids)
+
+
+def byte_characters() -> list[str]:
+    """GPT-2's printable stand-in for each byte, by which byte-level vocabularies write their tokens."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    stand_in = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(stand_in)) for byte in range(256)]
+
+
+def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progress = silent) -> Manifest:
+    """Trains the BPE on the training split of a corpus; the stage folder `<run>/tokenizer`."""
+    made = Manifest.read(corpus)
+    stage = Stage(folder, config, {"corpus": made.fingerprint}, libraries=("tokenizers",))
+    if manifest := stage.done():
+        return manifest
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size - len(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    total = min(made.counts["splits"]["train"]["bytes"], config.max_train_bytes)
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for row in read_rows(corpus, "train"):
+            if read > config.max_train_bytes:
+                return
+            yield row["content"]
+            read += row["size"]
+            progress(read, total)
+
+    with stage.build() as temporary:
+        backend.train_from_iterator(texts(), trainer)
+        learned = backend.get_vocab_size()
+        if learned < config.vocab_size - len(SPECIAL_TOKENS):
+            raise UserError(
+                f"the corpus has text for {learned:,} tokens only, the preset wants {config.vocab_size:,}",
+                "give more code, or a preset with a smaller vocabulary",
+            )
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+        (temporary / FILE).write_text(backend.to_str(), encoding="utf-8")
+        stage.counts = {"vocab_size": backend.get_vocab_size(), "trained_on_bytes": read}
+    return Manifest.read(folder)
