@@ -15,6 +15,9 @@ export class ServerError extends Error {
   }
 }
 
+/** A newer request of the same window for the same document took this one's place. */
+export class SupersededError extends Error {}
+
 /** An answer that takes longer than this is no help to anyone who types. */
 const COMPLETION_TIMEOUT_MS = 60_000;
 const HEALTH_TIMEOUT_MS = 5_000;
@@ -23,7 +26,7 @@ export class Client {
   /** `url`: where `codelm serve` listens, such as `http://127.0.0.1:8417`. */
   constructor(readonly url: string) {}
 
-  /** Throws OfflineError, ServerError, or the signal's reason. Aborting closes the connection: that is how the server cancels. */
+  /** Throws OfflineError, ServerError, SupersededError or the signal's reason. Aborting closes the connection: that is how the server cancels. */
   async complete(request: CompletionRequest, signal: AbortSignal): Promise<CompletionAnswer> {
     const body = await this.fetchJson("/v1/textDocument/inlineCompletion", COMPLETION_TIMEOUT_MS, signal, {
       method: "POST",
@@ -57,6 +60,7 @@ export class Client {
       if (signal?.aborted) throw error;
       throw new OfflineError(messageOf(error));
     }
+    if (response.status === 409) throw new SupersededError(text);
     if (!response.ok) throw new ServerError(response.status, `HTTP ${response.status}: ${text.slice(0, 500)}`);
     try {
       return JSON.parse(text);

@@ -1,7 +1,7 @@
 /** Answers VS Code's wish for ghost text. */
 
 import * as vscode from "vscode";
-import { type Client, OfflineError } from "./client";
+import { type Client, OfflineError, SupersededError } from "./client";
 import type { Connection } from "./connection";
 import { ACCEPTED_COMMAND, type CompletionItem, type CompletionRequest, TriggerKind } from "./protocol";
 import { acceptEntry, cursorAfter, includeEntry } from "./selection";
@@ -57,7 +57,8 @@ export class Provider implements vscode.InlineCompletionItemProvider {
       return items.map((item) => toVscode(entry ? includeEntry(item, entry) : item, position));
     } catch (error) {
       // Whoever asked no longer wants to know, or the status bar has said it already.
-      if (!cancelled.signal.aborted && !(error instanceof OfflineError)) this.report(error);
+      const expected = cancelled.signal.aborted || error instanceof OfflineError || error instanceof SupersededError;
+      if (!expected) this.report(error);
       return [];
     } finally {
       subscription.dispose();

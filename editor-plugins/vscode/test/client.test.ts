@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
-import { Client, OfflineError, ServerError } from "../src/client";
+import { Client, OfflineError, ServerError, SupersededError } from "../src/client";
 import { type CompletionRequest, TriggerKind } from "../src/protocol";
 import { bodyOf, deadPort, serve } from "./server";
 
@@ -44,6 +44,11 @@ test("an error of the server is told with its status and text", async (t) => {
     assert.match(error.message, /HTTP 422.*line 9 of 1/);
     return true;
   });
+});
+
+test("being superseded is no error of the server", async (t) => {
+  const { url } = await serve(t, (_, response) => response.writeHead(409).end("{}"));
+  await assert.rejects(new Client(url).complete(request, patient), SupersededError);
 });
 
 for (const body of ["<html>", '{"items": 1}', "[]"]) {
