@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codelm import __version__
 from serving.engine import Engine
@@ -35,7 +35,6 @@ def create_app(engine: Engine, host: str = "127.0.0.1") -> FastAPI:
         title="codelm",
         version=__version__,
         description=DESCRIPTION,
-        max_body_size=BODY_LIMIT,
         swagger_ui_parameters={"validatorUrl": None},
     )
     app.include_router(native.router(engine))
@@ -50,6 +49,7 @@ def create_app(engine: Engine, host: str = "127.0.0.1") -> FastAPI:
         return {
             "status": "ok",
             "model": name,
+            "requests": {"completed": engine.completed, "cancelled": engine.cancelled},
             "chat_model": None,
             "device": "cpu",
             "cuda_devices": [],
@@ -66,13 +66,15 @@ def create_app(engine: Engine, host: str = "127.0.0.1") -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
-        return error_answer(error.status_code, str(error.detail), error.headers)
+        not_utf8 = isinstance(error.__cause__, UnicodeDecodeError)
+        return error_answer(error.status_code, "the body is not UTF-8" if not_utf8 else error.detail, error.headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
         return error_answer(500, "the server failed; its log has more")
 
     app.openapi = lambda: schema_of(app)  # type: ignore[method-assign]
+    app.add_middleware(BodyLimit)
     if is_loopback(host):
         app.add_middleware(LocalNamesOnly)
     return app
@@ -108,6 +110,31 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class BodyLimit:
+    """Refuses bodies over BODY_LIMIT, whether they say their length or not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > BODY_LIMIT:
+                raise too_large
+            return message
+
+        too_large = HTTPException(413, f"the body is over {BODY_LIMIT // 2**20} MB")
+        length = dict(scope.get("headers", ())).get(b"content-length", b"0")
+        if int(length) > BODY_LIMIT:  # the HTTP parser lets only digits through
+            await error_answer(413, too_large.detail)(scope, receive, send)
+        else:
+            await self.app(scope, limited, send)
 
 
 class LocalNamesOnly:

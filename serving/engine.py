@@ -74,12 +74,14 @@ class Engine:
     """Completes requests one after the other. Safe to use from every thread."""
 
     def __init__(self, model: LlamaCpp) -> None:
-        """Takes the model over: close() closes it."""
+        """Takes the model over: close() closes it. `completed` and `cancelled` count what became of the requests."""
         self.model = model
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._newest: dict[tuple[str, str], Job] = {}
         self._lock = threading.RLock()
         self._running: Job | None = None
+        self.completed = 0
+        self.cancelled = 0
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -122,8 +124,10 @@ class Engine:
                     job.cancel()
             try:
                 job.finish(self._complete(job))
+                self.completed += 1
             except CancelledError:
                 job.cancel()
+                self.cancelled += 1
             except Exception as error:
                 logger.exception("a completion failed")
                 self.model.forget()

@@ -1,9 +1,9 @@
 """What the adapters share: errors that the client understands, and giving up when it hangs up."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -12,6 +12,18 @@ from serving.request import Completion
 
 CLIENT_CLOSED_REQUEST = 499
 """The status, by nginx's custom, of an answer that nobody waits for."""
+
+
+def unicode_text(text: str) -> str:
+    """The text itself. Raises ValueError if it holds half of a surrogate pair, which JSON can and Unicode cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair at character {error.start}") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(unicode_text)]
 
 
 class ErrorDetail(BaseModel):

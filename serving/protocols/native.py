@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from serving.engine import Engine
 from serving.position import PositionEncoding, offset_at
-from serving.protocols.common import ERRORS, completion_of
+from serving.protocols.common import ERRORS, Text, completion_of
 from serving.request import Completion, CompletionRequest, SourceFile, StopReason, TriggerKind
 from serving.stop import MAX_LINES
 
@@ -29,10 +29,10 @@ class Model(BaseModel):
 
 
 class TextDocument(Model):
-    uri: str
+    uri: Text
     language_id: str | None = None
     version: int | None = None
-    text: str = Field(description="the whole text of the document")
+    text: Text = Field(description="the whole text of the document")
 
 
 class Position(Model):
@@ -49,14 +49,14 @@ class Context(Model):
 
 
 class File(Model):
-    uri: str
-    text: str
+    uri: Text
+    text: Text
 
 
 class RequestOptions(Model):
     budget_ms: Annotated[float | None, Field(gt=0)] = Field(None, description="answer by then with what there is")
     max_lines: Annotated[int | None, Field(ge=1)] = Field(None, description="default: 1 automatic, 8 invoked")
-    client: str | None = Field(None, description="its newer requests supersede its older ones for the same document")
+    client: Text | None = Field(None, description="its newer requests supersede its older ones for the same document")
     files: list[File] = Field(default_factory=list, description="other files, as context")
     position_encoding: PositionEncoding = PositionEncoding.UTF_16
 

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.engine import CancelledError, Engine, Job
-from serving.protocols.common import ERRORS, completion_of
+from serving.protocols.common import ERRORS, Text, completion_of
 from serving.request import Completion, CompletionRequest, StopReason
 
 CUT_OFF = {StopReason.LENGTH, StopReason.DEADLINE}
@@ -28,14 +28,14 @@ class CompletionBody(BaseModel):
         },
     )
 
-    prompt: str = Field(description="the text before the cursor")
-    suffix: str | None = Field(None, description="the text after the cursor")
+    prompt: Text = Field(description="the text before the cursor")
+    suffix: Text | None = Field(None, description="the text after the cursor")
     model: str | None = Field(None, description="ignored: the server has one model")
     max_tokens: Annotated[int | None, Field(ge=0)] = 16
     temperature: Annotated[float | None, Field(ge=0, le=2)] = Field(0.0, description="0, the default here, is greedy")
     top_p: Annotated[float | None, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int | None, Field(ge=0)] = None
-    stop: str | list[str] | None = None
+    stop: Text | list[Text] | None = None
     n: Annotated[int | None, Field(ge=1, le=1, description="only 1")] = 1
     echo: Literal[False] | None = Field(False, description="not supported")
     stream: bool | None = False
