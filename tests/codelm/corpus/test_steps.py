@@ -45,9 +45,7 @@ def outcome(tmp_path: Path, tree: Tree, code: Code) -> Outcome:
 def test_rejections(outcome: Outcome, code: Code, case: dict[str, Any]) -> None:
     unit = case.get("text", code("case")) * case.get("repeat", 1)
     content = (
-        bytes.fromhex(case["hex"])
-        if "hex" in case
-        else (case.get("prefix", "") + "\n".join([unit] * case.get("lines", 1)))
+        bytes.fromhex(case["hex"]) if "hex" in case else (case.get("prefix", "") + "\n".join([unit] * case.get("lines", 1)))
     )
     kept, rejected = outcome(case["path"], content)
     if case["reason"] is None:
