@@ -64,9 +64,7 @@ def build(
     console = Console()
     for part in summary(manifest.counts):
         console.print(part)
-    console.print(
-        f"{folder}: unchanged, nothing to do" if unchanged else f"{folder}: built in {manifest.seconds:.1f} s"
-    )
+    console.print(f"{folder}: unchanged, nothing to do" if unchanged else f"{folder}: built in {manifest.seconds:.1f} s")
 
 
 def modified(path: Path) -> int | None:

@@ -35,9 +35,7 @@ def load_yaml(path: Path, model: type[Settings]) -> Settings:
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise UserError(
-            f"{path}:1: expected keys with values", f"write lines such as '{next(iter(model.model_fields))}: …'"
-        )
+        raise UserError(f"{path}:1: expected keys with values", f"write lines such as '{next(iter(model.model_fields))}: …'")
     try:
         return model.model_validate(values)
     except ValidationError as error:

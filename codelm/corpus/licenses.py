@@ -18,12 +18,8 @@ LICENSE_NAME = re.compile(r"(?:(?:un)?licen[sc]e|copying)(?:[-_.][\w.+-]*)?$", r
 
 # Between two words of a header: white space and the marks that comments put at the start of each line.
 GAP = r"[\s#*/;%!\"'|>.-]+(?:(?:dnl|rem|c)\s+)?"
-GNU_HEADER = re.compile(
-    rf"\bGNU{GAP}(?:(?P<kind>Lesser|Affero|Library){GAP})?General{GAP}Public{GAP}Licen[sc]e", re.IGNORECASE
-)
-GNU_VERSION = re.compile(
-    rf"\bv(?:ersion)?{GAP}?(\d)(?:\.(\d))?(?P<later>.{{0,60}}?any{GAP}later{GAP}version)?", re.I | re.S
-)
+GNU_HEADER = re.compile(rf"\bGNU{GAP}(?:(?P<kind>Lesser|Affero|Library){GAP})?General{GAP}Public{GAP}Licen[sc]e", re.IGNORECASE)
+GNU_VERSION = re.compile(rf"\bv(?:ersion)?{GAP}?(\d)(?:\.(\d))?(?P<later>.{{0,60}}?any{GAP}later{GAP}version)?", re.I | re.S)
 GNU_OLDEST = {"GPL": "1.0", "LGPL": "2.0", "AGPL": "1.0"}
 SPDX_HEADER = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]*[\w.+)])")
 COPYRIGHT = re.compile(r"(?:\bcopyright\b|©)[^\n]*(?:\b\d{4}\b|\(c\)|©)[^\n]*|©[^\n]*\b\d{4}\b[^\n]*", re.IGNORECASE)

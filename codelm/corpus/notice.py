@@ -10,9 +10,7 @@ from codelm.corpus.sources import Source
 UNKNOWN = "unknown"
 
 
-def write_notice(
-    folder: Path, sources: list[Source], rows: Iterable[Mapping[str, Any]], texts: Mapping[str, str]
-) -> None:
+def write_notice(folder: Path, sources: list[Source], rows: Iterable[Mapping[str, Any]], texts: Mapping[str, str]) -> None:
     """Writes NOTICE.txt and the licence texts that its rows refer to.
 
     rows: `repo`, `license`, `license_sha`, `copyright` of every kept file. texts: SHA-256 → licence text.

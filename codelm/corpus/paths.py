@@ -16,8 +16,7 @@ def rules() -> dict[str, Any]:
     """The rules that ship with the package, with compiled patterns."""
     data = yaml.safe_load((DATA / "paths.yaml").read_text(encoding="utf-8"))
     rejected = {
-        reason: [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
-        for reason, patterns in data["rejected"].items()
+        reason: [re.compile(pattern, re.IGNORECASE) for pattern in patterns] for reason, patterns in data["rejected"].items()
     }
     return {"pruned": set(data["pruned"]), "rejected": rejected}
 

@@ -32,6 +32,4 @@ def read_rows(folder: Path, split: str, columns: Sequence[str] | None = None) ->
                     yield from cast(list[Row], batch.to_pylist())
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{path} is not readable: {reason}", f"delete {folder} and build the corpus again"
-            ) from error
+            raise UserError(f"{path} is not readable: {reason}", f"delete {folder} and build the corpus again") from error
