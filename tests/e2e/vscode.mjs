@@ -68,7 +68,8 @@ async function acceptSuggestion() {
     log(`no suggestion after ${JSON.stringify(typed)}`);
   }
   if (!(await ghost.count())) throw new Error(`no ghost text after typing ${JSON.stringify(typed)}`);
-  const text = (await ghost.first().innerText()).replaceAll("\u00a0", " ");
+  const parts = await ghost.allInnerTexts(); // long texts come in several
+  const text = parts.join("").replaceAll("\u00a0", " ");
   log(`ghost text ${JSON.stringify(text)}`);
   if (job.screenshot) await page.screenshot({ path: job.screenshot });
 
