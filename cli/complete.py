@@ -23,9 +23,7 @@ def complete(
         typer.Argument(metavar="FILE:LINE:COL", help="Counted from 1, columns in characters, as editors show them."),
     ],
     model: Annotated[Path | None, typer.Option(help="A GGUF to load, instead of a running server.")] = None,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help=f"Default: http://{DEFAULT_HOST}:{DEFAULT_PORT}")
-    ] = None,
+    server: Annotated[str | None, typer.Option(metavar="URL", help=f"Default: http://{DEFAULT_HOST}:{DEFAULT_PORT}")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer of the API.")] = False,
     max_lines: Annotated[int, typer.Option(min=1, help="Lines to write at most.")] = 8,
 ) -> None:
@@ -65,9 +63,7 @@ def request_body(place: str, max_lines: int) -> dict[str, Any]:
         offset_at(text, line - 1, column - 1, PositionEncoding.UTF_32)
     except ValueError:
         length = len(re.split(r"\r\n|\n|\r", text)[line - 1])
-        raise UserError(
-            f"line {line} of {path} has no column {column}", f"give a column from 1 to {length + 1}"
-        ) from None
+        raise UserError(f"line {line} of {path} has no column {column}", f"give a column from 1 to {length + 1}") from None
     return {
         "textDocument": {"uri": path.resolve().as_uri(), "text": text},
         "position": {"line": line - 1, "character": column - 1},

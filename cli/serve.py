@@ -16,9 +16,7 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL.gguf", help="A file made by `codelm export`.")],
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is for this machine only.")
-    ] = DEFAULT_HOST,
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is for this machine only.")] = DEFAULT_HOST,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = DEFAULT_PORT,
     threads: Annotated[
         int | None, typer.Option(min=1, help="To read prompts with; half of them write. Default: the physical cores.")
@@ -70,6 +68,4 @@ def listen(host: str, port: int) -> socket.socket:
             raise UserError(f"port {port} on {host} is in use", "stop what uses it or give another --port") from None
         if error.errno == errno.EACCES:
             raise UserError(f"port {port} needs more rights than you have", "give a --port over 1023") from None
-        raise UserError(
-            f"cannot listen on {host}: {error.strerror}", "give an address of this machine as --host"
-        ) from None
+        raise UserError(f"cannot listen on {host}: {error.strerror}", "give an address of this machine as --host") from None

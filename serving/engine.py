@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from functools import lru_cache
 
 from serving import prompt
 from serving.llamacpp import LlamaCpp
@@ -76,6 +77,8 @@ class Engine:
     def __init__(self, model: LlamaCpp) -> None:
         """Takes the model over: close() closes it. `completed` and `cancelled` count what became of the requests."""
         self.model = model
+        # from one keystroke to the next nearly all lines and the suffix are the same
+        self._encode = lru_cache(maxsize=512)(model.encode)
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._newest: dict[tuple[str, str], Job] = {}
         self._lock = threading.RLock()
@@ -144,7 +147,7 @@ class Engine:
         ids = prompt.build(
             model.fim,
             model.metadata.fim_order,
-            model.encode,
+            self._encode,
             request.prefix,
             request.suffix,
             model.context_length - max_tokens,

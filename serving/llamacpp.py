@@ -82,9 +82,7 @@ class LlamaCpp:
         try:
             return FimTokens.lookup(token_to_id)
         except ValueError as error:
-            raise UserError(
-                f"{path} cannot fill in the middle: {error}", "give a file made by `codelm export`"
-            ) from None
+            raise UserError(f"{path} cannot fill in the middle: {error}", "give a file made by `codelm export`") from None
 
     def encode(self, text: str) -> list[int]:
         """The text's token ids; the texts of special tokens in it are plain text."""
@@ -112,9 +110,7 @@ class LlamaCpp:
 
     def is_special(self, token: int) -> bool:
         """Whether the token stands for no text."""
-        return bool(
-            llama_cpp.llama_vocab_is_control(self._vocab, token) or llama_cpp.llama_vocab_is_eog(self._vocab, token)
-        )
+        return bool(llama_cpp.llama_vocab_is_control(self._vocab, token) or llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
     def reuse(self, prompt: Sequence[int]) -> int:
         """Keeps of the cache what begins `prompt`, but never all of it, since reading the last token gives the logits.

@@ -37,9 +37,7 @@ def offset_at(text: str, line: int, character: int, encoding: PositionEncoding =
     codec, unit = _CODECS[encoding]
     encoded = content.encode(codec)
     if character * unit > len(encoded):
-        raise ValueError(
-            f"character {character} is outside line {line}, which has {len(encoded) // unit} in {encoding.value}"
-        )
+        raise ValueError(f"character {character} is outside line {line}, which has {len(encoded) // unit} in {encoding.value}")
     try:
         return start + len(encoded[: character * unit].decode(codec))
     except UnicodeDecodeError:

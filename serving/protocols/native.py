@@ -43,9 +43,7 @@ class Position(Model):
 
 
 class Context(Model):
-    trigger_kind: TriggerKind = Field(
-        TriggerKind.INVOKED, description="1 invoked by the user, 2 automatic while typing"
-    )
+    trigger_kind: TriggerKind = Field(TriggerKind.INVOKED, description="1 invoked by the user, 2 automatic while typing")
 
 
 class File(Model):
