@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -54,7 +55,10 @@ SETTINGS = {
 }
 
 
-def missing(what: str, fix: str) -> str:
+# What the test needs is asked for before the model, which takes minutes to train.
+
+
+def missing(what: str, fix: str) -> NoReturn:
     """Skips the test, or fails it where it must run."""
     message = f"{what} is missing; {fix}"
     if os.environ.get("CODELM_REQUIRE_E2E") == "1":
@@ -62,19 +66,19 @@ def missing(what: str, fix: str) -> str:
     pytest.skip(message)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def node() -> str:
     return shutil.which("node") or missing("Node.js", "install Node.js 20 or newer")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> str:
     names = [os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"]
     found = next(filter(None, (shutil.which(name) for name in names if name)), None)
     return found or missing("Chromium", "apt-get install chromium, or name the program in CHROMIUM")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def vscode(node: str) -> list[str]:
     """The command that starts VS Code's server."""
     folder = Path(os.environ.get("CODELM_CODE_SERVER_DIR", ROOT / ".cache" / "code-server"))
@@ -84,7 +88,7 @@ def vscode(node: str) -> list[str]:
     return [node, str(entry)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def extension() -> Path:
     """The packaged extension, at least as new as its sources."""
     package = "cd editor-plugins/vscode && npm ci && npm run package"
@@ -129,7 +133,7 @@ def running(command: list[str], health: str, log: Path, env: dict[str, str]) -> 
 
 
 def test_ghost_text_appears_while_typing_and_tab_writes_it_to_the_file(
-    quickstart_gguf: Path, node: str, chromium: str, vscode: list[str], extension: Path, tmp_path: Path
+    node: str, chromium: str, vscode: list[str], extension: Path, quickstart_gguf: Path, tmp_path: Path
 ) -> None:
     before, after = DOCUMENT.read_text().split("█")
     workspace = tmp_path / "containers"
