@@ -16,9 +16,9 @@ from codelm.export.bundle import BundleMetadata
 from codelm.fim import FimTokens
 
 MAGIC = b"GGUF"
-CHUNK_WORK = 4e9
-"""Parameters × tokens to read at once: about 20 ms on two slow cores, so that a cancelled request ends soon."""
-CHUNK_LIMITS = (16, 512)
+CHUNK_WORK = 3e9
+"""Parameters × tokens to read at once: about 15 ms on two slow cores, so that a cancelled request ends soon."""
+CHUNK_LIMITS = (16, 128)
 
 LOG_ERROR = 4
 _log: collections.deque[str] = collections.deque(maxlen=100)
