@@ -63,9 +63,7 @@ def prompt(tokens: FimTokens, order: Order, prefix: Sequence[int], suffix: Seque
     return [tokens.fim_prefix, *prefix, tokens.fim_suffix, *suffix, tokens.fim_middle]
 
 
-def example(
-    tokens: FimTokens, order: Order, prefix: Sequence[int], middle: Sequence[int], suffix: Sequence[int]
-) -> list[int]:
+def example(tokens: FimTokens, order: Order, prefix: Sequence[int], middle: Sequence[int], suffix: Sequence[int]) -> list[int]:
     """The token ids of a training example: the prompt, the middle and the end of text."""
     return [*prompt(tokens, order, prefix, suffix), *middle, tokens.endoftext]
 

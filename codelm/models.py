@@ -1,8 +1,11 @@
 """Presets → stock transformers models, and exact counts of what they hold and cost."""
 
+from pathlib import Path
 from typing import Any
 
 from codelm.config.preset import ModelConfig
+from codelm.errors import UserError
+from codelm.stage import file_sha256
 
 
 def parameter_count(model: ModelConfig) -> int:
@@ -55,7 +58,30 @@ def build_model(model: ModelConfig, endoftext: int, pad: int, seed: int = 0) -> 
     """A freshly initialised `LlamaForCausalLM` or `Qwen3ForCausalLM` in float32, a function of the seed."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(transformers_config(model, endoftext, pad), dtype=torch.float32)
+
+
+def load_model(checkpoint: Path) -> Any:
+    """The model of a checkpoint in Hugging Face layout, in float32. Raises UserError if it is damaged."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float32", local_files_only=True)
+    except Exception as error:  # safetensors, json and transformers each raise their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{checkpoint} is not a readable checkpoint ({reason})", "train it again, or give another one"
+        ) from error
+
+
+def weights_sha256(checkpoint: Path) -> str:
+    """Identity of a checkpoint's weights. Raises UserError if it has none."""
+    try:
+        return file_sha256(checkpoint / "model.safetensors")
+    except OSError as error:
+        raise UserError(f"{checkpoint} holds no model.safetensors", "give the folder of a checkpoint") from error

@@ -12,9 +12,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -53,7 +53,11 @@ class Manifest(BaseModel):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the content, the identity that later stages build on; times and versions do not enter."""
-        return digest({"stage": self.stage, "outputs": self.outputs})
+        return self.fingerprint_of("")
+
+    def fingerprint_of(self, folder: str) -> str:
+        """The fingerprint of what lies below one folder of the stage, for a later stage that reads nothing else."""
+        return digest({path: sha256 for path, sha256 in self.outputs.items() if path.startswith(folder)})
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -73,7 +77,7 @@ class Stage:
     def __init__(
         self,
         folder: Path,
-        config: BaseModel,
+        config: BaseModel | Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
         seed: int | None = None,
         libraries: tuple[str, ...] = (),
@@ -81,7 +85,7 @@ class Stage:
         """folder: where the stage belongs. inputs: name → fingerprint. libraries: distributions whose versions to record."""
         self.folder = folder
         self.name = folder.name
-        self.config = config.model_dump(mode="json")
+        self.config = config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config)
         self.inputs = dict(inputs or {})
         self.seed = seed
         self.libraries = libraries
@@ -133,7 +137,8 @@ class Stage:
                 if path.is_file() and path.name != MANIFEST
             },
             git_commit=git_commit(),
-            libraries={"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in self.libraries}},
+            libraries={"python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in self.libraries},
             seconds=round(seconds, 3),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -212,7 +217,7 @@ def git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None

@@ -6,6 +6,7 @@ ordinary text, in training as in serving.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Backend
 
 from codelm.config.preset import TokenizerConfig
-from codelm.corpus.read import read_rows
+from codelm.corpus.read import fingerprint, read_rows
 from codelm.errors import UserError
 from codelm.fim import SPECIAL_TOKENS, FimTokens
 from codelm.progress import Progress, silent
@@ -53,6 +54,12 @@ class Tokenizer:
         """Identity of the vocabulary: a draft model must share it."""
         return hashlib.sha256(self.json.encode()).hexdigest()
 
+    def vocabulary(self) -> tuple[list[str], list[str]]:
+        """The tokens in the order of their ids and the merges in the order of their rank, in byte-level writing."""
+        ids = self._backend.get_vocab(with_added_tokens=True)
+        merges = json.loads(self.json)["model"]["merges"]
+        return sorted(ids, key=ids.__getitem__), [" ".join(pair) for pair in merges]
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens."""
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -87,7 +94,7 @@ def byte_characters() -> list[str]:
 def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progress = silent) -> Manifest:
     """Trains the BPE on the training split of a corpus; the stage folder `<run>/tokenizer`."""
     made = Manifest.read(corpus)
-    stage = Stage(folder, config, {"corpus": made.fingerprint}, libraries=("tokenizers",))
+    stage = Stage(folder, config, {"corpus": fingerprint(corpus)}, libraries=("tokenizers",))
     if manifest := stage.done():
         return manifest
     backend = Backend(models.BPE())

@@ -9,6 +9,7 @@ another number of data workers or ranks, sees the very same tokens.
 """
 
 import functools
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,10 +75,10 @@ class PackedSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         ids = np.full(self.length + 1, self.tokenizer.fim.fim_pad, dtype=np.int64)
         start = 0
         for piece in self.pieces(i):
-            if len(piece) >= SHORTEST_FIM_PIECE and random.random() < self.config.rate:
-                piece = fim_piece(piece, self.tokenizer, self.config, random)
-            ids[start : start + len(piece)] = piece
-            start += len(piece)
+            drawn = len(piece) >= SHORTEST_FIM_PIECE and random.random() < self.config.rate
+            part = fim_piece(piece, self.tokenizer, self.config, random) if drawn else piece
+            ids[start : start + len(part)] = part
+            start += len(part)
         labels = ids[1:].copy()
         labels[labels == self.tokenizer.fim.fim_pad] = IGNORE
         return torch.from_numpy(ids[:-1].copy()), torch.from_numpy(labels)
@@ -142,8 +143,13 @@ def loader(samples: PackedSamples, batches: StepBatches, workers: int) -> DataLo
     """Micro-batches of (input ids, labels), each (micro_batch, length)."""
     return DataLoader(
         samples,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        persistent_workers=False,
+        worker_init_fn=leave_ctrl_c_to_the_parent,
     )
+
+
+def leave_ctrl_c_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the trainer still needs its workers to end the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -88,7 +88,8 @@ class PretrainConfig(Settings):
     log_every: int = Field(10, gt=0, description="steps")
     checkpoint_seconds: float = Field(60, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
-    validation_tokens: int = Field(200_000, gt=0, description="of the validation split, for bits per byte")
+    validations: int = Field(5, ge=0, description="how often held-out bits per byte are measured during the run")
+    validation_tokens: int = Field(8_192, gt=0, description="of the validation split, each time")
     fim: FimConfig = FimConfig()
 
     @model_validator(mode="after")

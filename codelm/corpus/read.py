@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from codelm.corpus.rows import ROW, Row
 from codelm.errors import UserError
+from codelm.stage import Manifest
 
 BATCH_ROWS = 64
 
@@ -33,3 +34,8 @@ def read_rows(folder: Path, split: str, columns: Sequence[str] | None = None) ->
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path} is not readable: {reason}", f"delete {folder} and build the corpus again") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """Identity of the kept rows: what later stages are made from. What was rejected does not enter."""
+    return Manifest.read(folder).fingerprint_of("snapshot/")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codelm.config.preset import Settings
-from codelm.corpus.read import read_rows
+from codelm.corpus.read import fingerprint, read_rows
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage
@@ -39,7 +39,7 @@ class TokenShard(NamedTuple):
 def encode(folder: Path, corpus: Path, tokenizer: Path, progress: Progress = silent) -> Manifest:
     """Encodes both splits of a corpus."""
     made = Manifest.read(corpus)
-    inputs = {"corpus": made.fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
+    inputs = {"corpus": fingerprint(corpus), "tokenizer": Manifest.read(tokenizer).fingerprint}
     stage = Stage(folder, TokensConfig(), inputs, libraries=("numpy", "tokenizers"))
     if manifest := stage.done():
         return manifest
@@ -92,7 +92,5 @@ def open_shard(folder: Path, split: str) -> TokenShard:
         if len(ids) != offsets[-1] or len(ids) != counts[split]["tokens"]:
             raise ValueError(f"{len(ids):,} tokens, the index says {offsets[-1]:,}")
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{folder}: the {split} shard is damaged ({error})", f"delete {folder} and run again"
-        ) from error
+        raise UserError(f"{folder}: the {split} shard is damaged ({error})", f"delete {folder} and run again") from error
     return TokenShard(ids, offsets, counts[split]["text_bytes"])

@@ -1,0 +1,64 @@
+"""The model card: what a bundle is, what it was trained on, and what it is worth."""
+
+from collections.abc import Mapping
+
+from codelm.config.preset import Preset
+from codelm.export.bundle import BundleMetadata
+from codelm.models import parameter_count
+from codelm.stage import Manifest
+
+
+def model_card(preset: Preset, metadata: BundleMetadata, trained: Manifest, corpus: Manifest, sizes: Mapping[str, int]) -> str:
+    """Markdown with the Hugging Face front matter. sizes: file name → bytes."""
+    model = preset.model
+    files = "\n".join(f"| `{name}` | {size / 1e6:.1f} MB |" for name, size in sizes.items())
+    counts = corpus.counts
+    licenses = "\n".join(
+        f"| {name} | {numbers['files']:,} | {numbers['bytes'] / 1e6:.1f} MB |" for name, numbers in counts["licenses"].items()
+    )
+    return f"""---
+library_name: gguf
+pipeline_tag: text-generation
+tags: [code, fill-in-the-middle, codelm]
+---
+# codelm-{metadata.name}
+
+{preset.description}. A {model.architecture} decoder of {parameter_count(model):,} parameters ({model.layers} layers ×
+{model.width}, {model.heads}/{model.kv_heads} heads × {model.head_dim}, FFN {model.ffn}, vocabulary {model.vocab_size:,},
+context {model.context_length:,} tokens), trained by codelm {metadata.codelm_version} for code completion.
+
+| file | size |
+|---|---|
+{files}
+
+Serve it: `codelm serve {metadata.name}-q8_0.gguf`
+
+## On held-out files
+
+| | |
+|---|---|
+| bits per byte | {metadata.bits_per_byte} |
+| single-line exact match, greedy | {metadata.exact_match:.1%} |
+
+Validation shares no top-level package with training.
+
+## Training
+
+{trained.counts["tokens"]:,} tokens ({trained.counts["epochs"]} epochs) in {trained.counts["steps"]:,} steps,
+seed {trained.seed}. Half of the documents' pieces as fill-in-the-middle examples, PSM and SPM alike; serve it in {metadata.fim_order.upper()} order.
+
+## Data
+
+{counts["files_kept"]:,} of {counts["files_seen"]:,} files; corpus `{metadata.corpus_fingerprint[:16]}`. Licences of the files:
+
+| licence | files | size |
+|---|---|---|
+{licenses}
+
+The notices and licence texts are in the corpus folder (`NOTICE.txt`, `licenses/`). The model may repeat code from its training
+data; such code stays under its own licence.
+
+## Limits
+
+A small model completes lines; it neither knows facts nor reviews code. Look at what it writes before you keep it.
+"""

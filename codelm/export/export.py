@@ -1,0 +1,70 @@
+"""The stage `<run>/export`: a checkpoint as a bundle of GGUF files with a model card."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from codelm import __version__
+from codelm.config.preset import Preset
+from codelm.corpus.read import fingerprint
+from codelm.errors import UserError
+from codelm.export.bundle import BundleMetadata
+from codelm.export.card import model_card
+from codelm.export.gguf import write_f16
+from codelm.export.quantize import FORMATS, quantize
+from codelm.fim import Order
+from codelm.models import weights_sha256
+from codelm.progress import Progress, silent
+from codelm.stage import Manifest, Stage
+from codelm.tokenizer import FILE as TOKENIZER_FILE
+from codelm.tokenizer import Tokenizer
+
+CARD = "MODEL_CARD.md"
+
+
+def export(
+    folder: Path, preset: Preset, checkpoint: Path, corpus: Path, tokenizer: Path, trained: Manifest, scores: Mapping[str, Any],
+    progress: Progress = silent,
+) -> Manifest:  # fmt: skip
+    """Writes `<preset>-f16.gguf`, one file for each of FORMATS, and MODEL_CARD.md.
+
+    trained: the manifest of the training stage. scores: bits_per_byte and exact_match, as evaluation found them.
+    Raises UserError if the checkpoint is damaged or the disk is full.
+    """
+    vocabulary = Tokenizer(tokenizer / TOKENIZER_FILE)
+    metadata = BundleMetadata(
+        name=preset.name,
+        codelm_version=__version__,
+        context_length=preset.model.context_length,
+        fim_order=Order.SPM,
+        tokenizer_sha256=vocabulary.sha256,
+        corpus_fingerprint=fingerprint(corpus),
+        trained_tokens=trained.counts["tokens"],
+        bits_per_byte=scores["bits_per_byte"],
+        exact_match=scores["exact_match"],
+    )
+    inputs = {"weights": weights_sha256(checkpoint)}
+    config = {"model": preset.model.model_dump(mode="json"), "metadata": json.loads(metadata.model_dump_json())}
+    stage = Stage(folder, config, inputs, libraries=("gguf", "llama-cpp-python"))
+    if manifest := stage.done():
+        return manifest
+    try:
+        tensors = load_file(checkpoint / "model.safetensors")
+    except Exception as error:  # safetensors raises its own and OSError
+        raise UserError(f"{checkpoint} is damaged ({error})", "train it again, or give another checkpoint") from error
+    with stage.build() as temporary:
+        f16 = temporary / f"{preset.name}-f16.gguf"
+        steps = 1 + len(FORMATS)
+        progress(0, steps, note="f16")
+        write_f16(f16, preset.model, vocabulary, tensors, metadata)
+        for done, format_ in enumerate(FORMATS, start=1):
+            progress(done, steps, note=format_)
+            quantize(f16, temporary / f"{preset.name}-{format_}.gguf", format_)
+        progress(steps, steps)
+        stage.counts = {path.name: path.stat().st_size for path in sorted(temporary.glob("*.gguf"))}
+        card = model_card(preset, metadata, trained, Manifest.read(corpus), stage.counts)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+    return Manifest.read(folder)

@@ -1,0 +1,101 @@
+"""A transformers checkpoint as a GGUF file, by the `gguf` package, in the tensor layout that llama.cpp reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from codelm import __version__
+from codelm.config.preset import ModelConfig
+from codelm.export.bundle import BundleMetadata
+from codelm.fim import SPECIAL_TOKENS
+from codelm.tokenizer import GGUF_PRE, Tokenizer
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def write_f16(
+    path: Path, model: ModelConfig, tokenizer: Tokenizer, tensors: Mapping[str, FloatArray], metadata: BundleMetadata
+) -> None:
+    """Writes matrices in float16 and norms in float32.
+
+    tensors: Hugging Face name → float32 array, as in a `LlamaForCausalLM` or `Qwen3ForCausalLM` state dict. The tied head
+    is left out: llama.cpp takes the embedding for it.
+    """
+    writer = gguf.GGUFWriter(str(path), model.architecture)
+    add_hyperparameters(writer, model, metadata)
+    add_vocabulary(writer, tokenizer)
+    for key, value in metadata.to_gguf().items():
+        writer.add_string(key, value)
+    architecture = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3}[model.architecture]
+    names = gguf.get_tensor_name_map(architecture, model.layers)
+    for name, tensor in sorted(tensors.items()):
+        if name == "lm_head.weight":
+            continue
+        gguf_name = names.get_name(name, try_suffixes=(".weight",))
+        if gguf_name is None:
+            raise ValueError(f"{model.architecture} has no tensor {name}")
+        if model.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            tensor = interleave_rope_pairs(tensor, model.head_dim)  # noqa: PLW2901
+        writer.add_tensor(gguf_name, tensor if tensor.ndim == 1 else tensor.astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def add_hyperparameters(writer: Any, model: ModelConfig, metadata: BundleMetadata) -> None:
+    """The architecture's own keys."""
+    writer.add_name(f"codelm-{metadata.name}")
+    writer.add_description(f"code completion model, made by codelm {__version__}")
+    writer.add_context_length(model.context_length)
+    writer.add_embedding_length(model.width)
+    writer.add_block_count(model.layers)
+    writer.add_feed_forward_length(model.ffn)
+    writer.add_head_count(model.heads)
+    writer.add_head_count_kv(model.kv_heads)
+    writer.add_key_length(model.head_dim)
+    writer.add_value_length(model.head_dim)
+    writer.add_rope_dimension_count(model.head_dim)
+    writer.add_rope_freq_base(model.rope_theta)
+    writer.add_layer_norm_rms_eps(model.norm_eps)
+    writer.add_vocab_size(model.vocab_size)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+
+
+def add_vocabulary(writer: Any, tokenizer: Tokenizer) -> None:
+    """The byte-level BPE under the name of its pre-tokeniser, and what each special token is for."""
+    tokens, merges = tokenizer.vocabulary()
+    types = [gguf.TokenType.CONTROL if token in SPECIAL_TOKENS else gguf.TokenType.NORMAL for token in tokens]
+    fim = tokenizer.fim
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(GGUF_PRE)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.add_bos_token_id(fim.endoftext)
+    writer.add_eos_token_id(fim.endoftext)
+    writer.add_pad_token_id(fim.fim_pad)
+    for key, id_ in {
+        "fim_pre": fim.fim_prefix,
+        "fim_suf": fim.fim_suffix,
+        "fim_mid": fim.fim_middle,
+        "fim_pad": fim.fim_pad,
+        "fim_rep": fim.repo_name,
+        "fim_sep": fim.file_sep,
+    }.items():
+        writer.add_uint32(f"tokenizer.ggml.{key}_token_id", id_)
+
+
+def interleave_rope_pairs(weight: FloatArray, head_dim: int) -> FloatArray:
+    """Query or key rows in the order of llama.cpp's `llama` architecture.
+
+    weight: (heads · head_dim, width). transformers turns the pairs (i, i + head_dim/2), ggml's NORM RoPE (2i, 2i + 1).
+    """
+    heads = weight.shape[0] // head_dim
+    return weight.reshape(heads, 2, head_dim // 2, -1).swapaxes(1, 2).reshape(weight.shape)
