@@ -24,6 +24,8 @@ from codelm.stage import Manifest, Stage
 FILE = "tokenizer.json"
 GGUF_PRE = "qwen2"
 """The name by which llama.cpp knows PATTERN."""
+UNUSED = "<|unused_{}|>"
+"""Fills the vocabulary up where the corpus has text for fewer tokens than the preset wants."""
 PATTERN = (
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -70,12 +72,13 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
-        """The bytes of each id; b"" for special tokens."""
+        """The bytes of each id; b"" for special and unused tokens."""
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         table = [b""] * len(vocabulary)
+        added = self._backend.get_added_tokens_decoder()
         for token, id_ in vocabulary.items():
-            if token not in SPECIAL_TOKENS:
+            if id_ not in added:
                 table[id_] = bytes(byte_of[character] for character in token)
         return table
 
@@ -125,12 +128,9 @@ def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progres
     with stage.build() as temporary:
         backend.train_from_iterator(texts(), trainer)
         learned = backend.get_vocab_size()
-        if learned < config.vocab_size - len(SPECIAL_TOKENS):
-            raise UserError(
-                f"the corpus has text for {learned:,} tokens only, the preset wants {config.vocab_size:,}",
-                "give more code, or a preset with a smaller vocabulary",
-            )
-        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+        # a small corpus runs out of pairs to merge; the model's shape stays that of its preset
+        unused = [UNUSED.format(i) for i in range(config.vocab_size - learned - len(SPECIAL_TOKENS))]
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (*SPECIAL_TOKENS, *unused)])
         (temporary / FILE).write_text(backend.to_str(), encoding="utf-8")
-        stage.counts = {"vocab_size": backend.get_vocab_size(), "trained_on_bytes": read}
+        stage.counts = {"vocab_size": backend.get_vocab_size(), "unused": len(unused), "trained_on_bytes": read}
     return Manifest.read(folder)

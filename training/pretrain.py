@@ -1,7 +1,7 @@
 """Pretraining: the stage `<run>/pretrain`, and the one loop.
 
 The folder grows in place, since a killed run is to be resumed from it: `settings.json` says what it is a run of,
-`budget.json` how long it is, `checkpoint-<step>/` where it stands, and the manifest comes last.
+`preset.yaml` with which preset, `budget.json` how long it is, `checkpoint-<step>/` where it stands. The manifest comes last.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from codelm.config.preset import Preset, PretrainConfig
 from codelm.corpus.tokens import open_shard
@@ -33,6 +34,7 @@ from training.engine import Engine
 from training.optimizer import adamw, learning_rate
 
 SETTINGS = "settings.json"
+PRESET = "preset.yaml"
 OPERATIONAL = {"workers", "log_every", "checkpoint_seconds", "keep_checkpoints"}
 """Settings that may change when a run is resumed: the weights do not depend on them."""
 
@@ -62,6 +64,7 @@ def pretrain(
     if manifest := stage.done():
         return manifest
     claim(folder, stage)
+    write_atomically(folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
     started = time.monotonic()
     stage.counts = Run(folder, preset, tokens, tokenizer, progress, say).to_the_end()
     return stage.finish(folder, time.monotonic() - started)

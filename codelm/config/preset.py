@@ -2,11 +2,11 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from codelm.config.load import load_yaml
+from codelm.config.load import checked, load_yaml
 from codelm.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -107,6 +107,16 @@ class Preset(Settings):
     model: ModelConfig
     tokenizer: TokenizerConfig
     pretrain: PretrainConfig
+
+    def with_training(self, **changes: Any) -> "Preset":
+        """This preset with other training settings; None changes nothing, tokens and minutes replace each other.
+
+        Raises UserError if the result is not valid.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        budget = {"tokens": None, "minutes": None} if given.keys() & {"tokens", "minutes"} else {}
+        pretrain = checked(self.pretrain.model_dump() | budget | given, PretrainConfig)
+        return self.model_copy(update={"pretrain": pretrain})
 
     @model_validator(mode="after")
     def vocabularies_agree(self) -> Self:

@@ -53,8 +53,8 @@ def evaluate(
         bits = bits_per_byte(model, open_shard(tokens, "valid"), vocabulary, config.tokens)
         progress(1, 2, note="single-line exact match")
         places = draw_places([row["content"] for row in read_rows(corpus, "valid")], config.places, config.seed)
-        match = exact_match(model, vocabulary, places)
+        match = round(exact_match(model, vocabulary, places), 4) if places else None
         progress(2, 2)
-        stage.counts = {"bits_per_byte": round(bits, 4), "exact_match": round(match, 4), "places": len(places)}
+        stage.counts = {"bits_per_byte": round(bits, 4), "exact_match": match, "places": len(places)}
         (temporary / FILE).write_text(json.dumps(stage.counts, indent=2) + "\n", encoding="utf-8")
     return Manifest.read(folder)

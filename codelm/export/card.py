@@ -16,6 +16,7 @@ def model_card(preset: Preset, metadata: BundleMetadata, trained: Manifest, corp
     licenses = "\n".join(
         f"| {name} | {numbers['files']:,} | {numbers['bytes'] / 1e6:.1f} MB |" for name, numbers in counts["licenses"].items()
     )
+    match = "not measured" if metadata.exact_match is None else f"{metadata.exact_match:.1%}"
     return f"""---
 library_name: gguf
 pipeline_tag: text-generation
@@ -38,14 +39,15 @@ Serve it: `codelm serve {metadata.name}-q8_0.gguf`
 | | |
 |---|---|
 | bits per byte | {metadata.bits_per_byte} |
-| single-line exact match, greedy | {metadata.exact_match:.1%} |
+| single-line exact match, greedy | {match} |
 
 Validation shares no top-level package with training.
 
 ## Training
 
 {trained.counts["tokens"]:,} tokens ({trained.counts["epochs"]} epochs) in {trained.counts["steps"]:,} steps,
-seed {trained.seed}. Half of the documents' pieces as fill-in-the-middle examples, PSM and SPM alike; serve it in {metadata.fim_order.upper()} order.
+seed {trained.seed}. {preset.pretrain.fim.rate:.0%} of the pieces of documents were fill-in-the-middle examples, in PSM and SPM
+order; serve it in {metadata.fim_order.upper()} order.
 
 ## Data
 

@@ -69,7 +69,7 @@ def add_hyperparameters(writer: Any, model: ModelConfig, metadata: BundleMetadat
 def add_vocabulary(writer: Any, tokenizer: Tokenizer) -> None:
     """The byte-level BPE under the name of its pre-tokeniser, and what each special token is for."""
     tokens, merges = tokenizer.vocabulary()
-    types = [gguf.TokenType.CONTROL if token in SPECIAL_TOKENS else gguf.TokenType.NORMAL for token in tokens]
+    types = [token_type(token, text) for token, text in zip(tokens, tokenizer.token_bytes, strict=True)]
     fim = tokenizer.fim
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(GGUF_PRE)
@@ -90,6 +90,13 @@ def add_vocabulary(writer: Any, tokenizer: Tokenizer) -> None:
         "fim_sep": fim.file_sep,
     }.items():
         writer.add_uint32(f"tokenizer.ggml.{key}_token_id", id_)
+
+
+def token_type(token: str, text: bytes) -> Any:
+    """What llama.cpp shall take a token for; CONTROL tokens are never parsed from a user's text."""
+    if token in SPECIAL_TOKENS:
+        return gguf.TokenType.CONTROL
+    return gguf.TokenType.NORMAL if text else gguf.TokenType.UNUSED
 
 
 def interleave_rope_pairs(weight: FloatArray, head_dim: int) -> FloatArray:

@@ -1,0 +1,25 @@
+"""`codelm export`: a run's model as GGUF files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.command()
+def export(run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with a finished evaluation.")]) -> None:
+    """Write f16, Q8_0 and Q4_K_M GGUF and a model card into DIR/export.
+
+    Example: codelm export --run runs/mine
+    """
+    from cli.progress import Display
+    from cli.stages import RunFolder
+    from codelm.stage import lock
+
+    with lock(run), Display() as display:
+        folder = RunFolder(run, display)
+        sizes = folder.run_export().counts
+    for name, size in sizes.items():
+        typer.echo(f"{folder.export / name}  {size / 1e6:.1f} MB")

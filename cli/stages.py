@@ -1,0 +1,80 @@
+"""The stages of a run folder, for `codelm quickstart` and for the commands that run one of them."""
+
+from pathlib import Path
+
+from cli.progress import Display
+from codelm.config.corpus import CorpusConfig
+from codelm.config.preset import Preset, load_preset
+from codelm.errors import UserError
+from codelm.stage import Manifest
+
+
+class RunFolder:
+    """Where each stage of a run lies, and how to run it."""
+
+    def __init__(self, path: Path, display: Display) -> None:
+        self.path = path
+        self.display = display
+        self.corpus, self.tokenizer, self.tokens = path / "corpus", path / "tokenizer", path / "tokens"
+        self.pretrain, self.evaluate, self.export = path / "pretrain", path / "evaluate", path / "export"
+
+    def build_corpus(self, config: CorpusConfig) -> Manifest:
+        """The corpus stage."""
+        from codelm.corpus.build import build
+
+        with self.display.stage("corpus") as progress:
+            return build(self.corpus, config, progress)
+
+    def train_tokenizer(self, preset: Preset) -> Manifest:
+        """The tokenizer stage."""
+        from codelm.tokenizer import train
+
+        with self.display.stage("tokenizer") as progress:
+            return train(self.tokenizer, preset.tokenizer, self.corpus, progress)
+
+    def encode(self) -> Manifest:
+        """The tokens stage."""
+        from codelm.corpus.tokens import encode
+
+        with self.display.stage("tokens") as progress:
+            return encode(self.tokens, self.corpus, self.tokenizer, progress)
+
+    def run_pretrain(self, preset: Preset, restart: bool) -> Manifest:
+        """The pretraining stage."""
+        from training.pretrain import pretrain
+
+        with self.display.stage("pretrain") as progress:
+            return pretrain(self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say)
+
+    def run_evaluate(self) -> Manifest:
+        """Evaluation of the checkpoint that pretraining ended with."""
+        from codelm.evaluation.evaluate import EvaluateConfig, evaluate
+
+        with self.display.stage("evaluate") as progress:
+            return evaluate(
+                self.evaluate, EvaluateConfig(), self.checkpoint(), self.corpus, self.tokens, self.tokenizer, progress
+            )
+
+    def run_export(self) -> Manifest:
+        """The bundle of that checkpoint, with the scores of its evaluation."""
+        from codelm.export.export import export
+
+        scores = Manifest.read(self.evaluate).counts
+        trained = Manifest.read(self.pretrain)
+        with self.display.stage("export") as progress:
+            return export(self.export, self.preset(), self.checkpoint(), self.corpus, self.tokenizer, trained, scores, progress)
+
+    def preset(self) -> Preset:
+        """The preset that the run was pretrained with."""
+        return load_preset(str(self.pretrain / "preset.yaml"))
+
+    def checkpoint(self) -> Path:
+        """The checkpoint that pretraining ended with. Raises UserError if it has not ended."""
+        name: str | None = Manifest.read(self.pretrain).counts.get("checkpoint")
+        if not name or not (self.pretrain / name).is_dir():
+            raise UserError(f"{self.pretrain} holds no finished training", "run `codelm train pretrain` first")
+        return self.pretrain / name
+
+    def bundle(self) -> Path:
+        """The GGUF to serve: Q8_0, the smallest that loses nothing one could measure."""
+        return self.export / f"{self.preset().name}-q8_0.gguf"

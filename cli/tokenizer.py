@@ -1,0 +1,38 @@
+"""`codelm tokenizer`: train the byte-level BPE and encode the corpus with it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.callback()
+def tokenizer() -> None:
+    """Byte-level BPE on a run's corpus."""
+
+
+@app.command()
+def train(
+    run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with its corpus.")],
+    preset: Annotated[str, typer.Option(metavar="NAME|FILE.yaml", help="Says how large the vocabulary is.")] = "nano",
+) -> None:
+    """Train the tokenizer on the training split, then encode both splits: DIR/tokenizer and DIR/tokens.
+
+    Example: codelm tokenizer train --run runs/mine
+    """
+    from cli.progress import Display
+    from cli.stages import RunFolder
+    from codelm.config.preset import load_preset
+    from codelm.stage import lock
+
+    settings = load_preset(preset)
+    with lock(run), Display() as display:
+        folder = RunFolder(run, display)
+        made = folder.train_tokenizer(settings).counts
+        tokens = folder.encode().counts
+    typer.echo(
+        f"{folder.tokenizer}: {made['vocab_size']:,} entries; {folder.tokens}: {tokens['train']['tokens']:,} tokens to train"
+        f" on, {tokens['train']['bytes_per_token']} bytes each, {tokens['valid']['tokens']:,} held out"
+    )

@@ -1,0 +1,44 @@
+"""`codelm train`: train a model on the tokens of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.callback()
+def train() -> None:
+    """Train a model on the tokens of a run."""
+
+
+@app.command()
+def pretrain(
+    run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with its tokens.")],
+    preset: Annotated[str, typer.Option(metavar="NAME|FILE.yaml", help="Model and training settings.")] = "nano",
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Train this long; a measurement sets the budget.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Train on this many tokens.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Data worker processes; the samples stay the same.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
+) -> None:
+    """Pretrain with fill-in-the-middle into DIR/pretrain; an interrupted run goes on where it stopped.
+
+    Without --minutes and --tokens: 20 tokens per parameter, or what the preset says.
+
+    Example: codelm train pretrain --run runs/mine --preset nano --minutes 30
+    """
+    from cli.progress import Display
+    from cli.quickstart import resumable
+    from cli.stages import RunFolder
+    from codelm.config.preset import load_preset
+    from codelm.stage import lock
+
+    settings = load_preset(preset).with_training(minutes=minutes, tokens=tokens, workers=workers)
+    with resumable(), lock(run), Display() as display:
+        folder = RunFolder(run, display)
+        counts = folder.run_pretrain(settings, restart).counts
+    typer.echo(
+        f"{folder.pretrain / counts['checkpoint']}: {counts['tokens']:,} tokens, {counts['epochs']} epochs,"
+        f" {counts['valid_bits_per_byte']:.3f} bits per byte on held-out files; see {folder.pretrain / 'loss.png'}"
+    )
