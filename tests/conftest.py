@@ -1,0 +1,106 @@
+"""A real run, small: corpus → tokenizer → tokens → training → evaluation → export, each made once per test session."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from codelm.config.corpus import CorpusConfig
+from codelm.config.preset import Preset, load_preset
+from codelm.corpus.build import build
+from codelm.stage import Manifest
+
+TINY = Path(__file__).parent / "fixtures" / "tiny.yaml"
+SOURCES = "argparse.py ast.py asyncio copy.py dataclasses.py email heapq.py http json logging pprint.py textwrap.py zipfile.py"
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds the stages."""
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of real code: some modules and packages of the standard library."""
+    folder = tmp_path_factory.mktemp("source")
+    library = Path(sysconfig.get_path("stdlib"))
+    for name in SOURCES.split():
+        if (library / name).is_dir():
+            shutil.copytree(library / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(library / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(run: Path, source: Path) -> Path:
+    """The stage folder of that code."""
+    build(run / "corpus", CorpusConfig(sources=[str(source)]))
+    return run / "corpus"
+
+
+@pytest.fixture(scope="session")
+def tiny_preset() -> Preset:
+    """Two layers that train in seconds."""
+    return load_preset(str(TINY))
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(run: Path, corpus: Path, tiny_preset: Preset) -> Path:
+    """The stage folder of a vocabulary of 1,024 tokens."""
+    from codelm.tokenizer import train
+
+    train(run / "tokenizer", tiny_preset.tokenizer, corpus)
+    return run / "tokenizer"
+
+
+@pytest.fixture(scope="session")
+def tokens_dir(run: Path, corpus: Path, tokenizer_dir: Path) -> Path:
+    """The stage folder of the encoded corpus."""
+    from codelm.corpus.tokens import encode
+
+    encode(run / "tokens", corpus, tokenizer_dir)
+    return run / "tokens"
+
+
+@pytest.fixture(scope="session")
+def trained(run: Path, tiny_preset: Preset, tokens_dir: Path, tokenizer_dir: Path) -> Path:
+    """The stage folder of a finished pretraining."""
+    from training.pretrain import pretrain
+
+    pretrain(run / "pretrain", tiny_preset, tokens_dir, tokenizer_dir)
+    return run / "pretrain"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(trained: Path) -> Path:
+    """The last checkpoint of that training."""
+    return trained / Manifest.read(trained).counts["checkpoint"]
+
+
+@pytest.fixture(scope="session")
+def bundle(
+    run: Path, tiny_preset: Preset, trained: Path, checkpoint: Path, corpus: Path, tokens_dir: Path, tokenizer_dir: Path
+) -> Path:
+    """The stage folder with the GGUF files of that checkpoint."""
+    from codelm.evaluation.evaluate import EvaluateConfig, evaluate
+    from codelm.export.export import export
+
+    config = EvaluateConfig(tokens=8_192, places=32)
+    scores = evaluate(run / "evaluate", config, checkpoint, corpus, tokens_dir, tokenizer_dir).counts
+    export(run / "export", tiny_preset, checkpoint, corpus, tokenizer_dir, Manifest.read(trained), scores)
+    return run / "export"
+
+
+@pytest.fixture(scope="session")
+def gguf(bundle: Path) -> Path:
+    """A real model file, quantised."""
+    return bundle / "tiny-q8_0.gguf"
+
+
+@pytest.fixture(scope="session")
+def gguf_f16(bundle: Path) -> Path:
+    """The same model in float16."""
+    return bundle / "tiny-f16.gguf"
