@@ -50,8 +50,6 @@ def quickstart(
 
     codelm quickstart --corpus ~/src/my-project --minutes 30 --run runs/mine
     """
-    from rich.console import Console
-
     from cli.progress import Display
     from cli.serve import listen
     from cli.stages import RunFolder
@@ -78,8 +76,7 @@ def quickstart(
             "evaluate": folder.run_evaluate(),
             "export": folder.run_export(),
         }
-    for part in summary(stages, folder):
-        Console().print(part)
+    typer.echo(summary(stages, folder))
     if serve is not False:
         serve_and_ask(folder.bundle(), port, stay=sys.stdin.isatty() if serve is None else serve)
 
@@ -94,31 +91,32 @@ def resumable() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def summary(stages: dict[str, "Manifest"], folder: "RunFolder") -> list[Any]:
-    """What was made, how good it is, how long it took, and what to type next, as rich renderables."""
-    from rich.table import Table
-
+def summary(stages: dict[str, "Manifest"], folder: "RunFolder") -> str:
+    """What was made, how good it is, how long it took, and what to type next."""
     corpus, tokens, trained, scores, sizes = (
         stages[name].counts for name in ("corpus", "tokens", "pretrain", "evaluate", "export")
     )
-    match = "no line to complete" if scores["exact_match"] is None else f"{scores['exact_match']:.1%}"
+    match = "no line to complete" if scores["exact_match"] is None else f"{scores['exact_match']:.1%} of {scores['places']}"
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in corpus["rejected"].items())
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("files", f"{corpus['files_kept']:,} of {corpus['files_seen']:,} kept; dropped: {dropped or 'none'}")
-    table.add_row("tokens", f"{tokens['train']['tokens']:,} to train on, {tokens['valid']['tokens']:,} held out")
-    table.add_row("trained", f"{trained['tokens']:,} tokens ({trained['epochs']} epochs), {trained['parameters']:,} parameters")
-    table.add_row(
-        "held-out", f"{scores['bits_per_byte']:.3f} bits per byte, single-line exact match {match} (of {scores['places']})"
+    rows = {
+        "files": f"{corpus['files_kept']:,} of {corpus['files_seen']:,} kept; dropped: {dropped or 'none'}",
+        "tokens": f"{tokens['train']['tokens']:,} to train on, {tokens['valid']['tokens']:,} held out",
+        "trained": f"{trained['tokens']:,} tokens ({trained['epochs']} epochs), {trained['parameters']:,} parameters",
+        "held-out": f"{scores['bits_per_byte']:.3f} bits per byte, single-line exact match {match}",
+        "made": ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()),
+        "seconds": ", ".join(f"{name} {manifest.seconds:.0f}" for name, manifest in stages.items()),
+    }
+    return "\n".join(
+        [
+            *(f"{name:<9} {text}" for name, text in rows.items()),
+            "",
+            "What next:",
+            f"  codelm serve {folder.bundle()}",
+            "      and point your editor at it",
+            f"  codelm complete FILE:LINE:COL --model {folder.bundle()}",
+            f"  see {folder.pretrain / 'loss.png'} and {folder.export / 'MODEL_CARD.md'}",
+        ]
     )
-    table.add_row("files made", ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()))
-    table.add_row("seconds", ", ".join(f"{name} {manifest.seconds:.0f}" for name, manifest in stages.items()))
-    next_steps = f"""
-What next:
-  codelm serve {folder.bundle()}                      then point your editor at it
-  codelm complete FILE:LINE:COL --model {folder.bundle()}
-  see {folder.pretrain / "loss.png"} and {folder.export / "MODEL_CARD.md"}
-"""
-    return [table, next_steps]
 
 
 def serve_and_ask(bundle: Path, port: int, stay: bool) -> None:
