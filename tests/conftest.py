@@ -1,10 +1,15 @@
 """A real run, small: corpus → tokenizer → tokens → training → evaluation → export, each made once per test session."""
 
+import os
 import shutil
 import sysconfig
 from pathlib import Path
 
 import pytest
+
+# before torch is loaded, and for the processes that tests start: on a machine that does something else besides, two
+# threads that wait for each other at every small matrix product are ten times slower than one
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from codelm.config.corpus import CorpusConfig
 from codelm.config.preset import Preset, load_preset
@@ -88,7 +93,7 @@ def bundle(
     from codelm.evaluation.evaluate import EvaluateConfig, evaluate
     from codelm.export.export import export
 
-    config = EvaluateConfig(tokens=8_192, places=32)
+    config = EvaluateConfig(tokens=8_192, places=8)
     scores = evaluate(run / "evaluate", config, checkpoint, corpus, tokens_dir, tokenizer_dir).counts
     export(run / "export", tiny_preset, checkpoint, corpus, tokenizer_dir, Manifest.read(trained), scores)
     return run / "export"
