@@ -38,13 +38,20 @@ class Tokenizer:
     def __init__(self, path: Path) -> None:
         """path: a tokenizer.json. Raises UserError if it is missing, broken, or lacks a special token."""
         try:
-            self.json = path.read_text(encoding="utf-8")
-            self._backend = Backend.from_str(self.json)
-            # special-token texts inside user code are plain text
-            self._backend.encode_special_tokens = True
-            self.fim = FimTokens.lookup(self._backend.token_to_id)
+            self.__setstate__(path.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exception for a malformed file
             raise UserError(f"{path} is not a usable tokenizer ({error})", "delete its folder and train it again") from error
+
+    def __getstate__(self) -> str:
+        # the library's own pickle forgets encode_special_tokens, and data workers may be started anew instead of forked
+        return self.json
+
+    def __setstate__(self, json: str) -> None:
+        self.json = json
+        self._backend = Backend.from_str(json)
+        # special-token texts inside user code are plain text
+        self._backend.encode_special_tokens = True
+        self.fim = FimTokens.lookup(self._backend.token_to_id)
 
     @property
     def vocab_size(self) -> int:

@@ -11,7 +11,7 @@ TEXT = st.lists(st.integers(0, 99), max_size=20)
 
 
 def parts(ids: list[int], order: Order) -> tuple[list[int], list[int], list[int]]:
-    """Prefix, middle and suffix of an example in PSM order; in SPM order the prefix is empty: no token parts it from the middle."""
+    """Prefix, middle and suffix of an example; in SPM order the middle holds the prefix, for no token parts them."""
     suffix_at, middle_at = ids.index(TOKENS.fim_suffix), ids.index(TOKENS.fim_middle)
     assert ids[0] == TOKENS.fim_prefix
     assert ids[-1] == TOKENS.endoftext

@@ -1,6 +1,7 @@
 """The vocabulary: every text survives, special tokens are never read from text, and llama.cpp gives the same ids."""
 
 import json
+import pickle
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,10 @@ from codelm.tokenizer import FILE, Tokenizer, byte_characters, train
 OLD = [character for number in range(0x110000) if unicodedata.ucd_3_2_0.category(character := chr(number)) not in ("Cn", "Cs")]
 EMOJI = [chr(number) for number in range(0x1F300, 0x1F650)] + ["👩‍👩‍👧", "🇩🇪", "❤️"]
 FRAGMENTS = [
-    *"    ", "\t", "\t\t", "\n", "\r\n", "\r", "\n\n\n", " \n", "\0", "\ufeff", "\xa0", "\u2028", "\x0b", "\x0c", "\x85", "\u3000",
-    "def f(self):", "return", "x1", "1234567890", "3.14e-10", "don't", "I'LL", "it'S", "ſ", "'ſ", "K", "'s't're've'm'll'd",
-    "==", "!==", "->", "...", "\\n", "日本語", "한국어", "größe", "é", "e\u0301", "ﬁ", "٣", "²", "Ⅳ", "a" * 3_000, " " * 500, "=" * 80,
+    *"    ", "\t", "\t\t", "\n", "\r\n", "\r", "\n\n\n", " \n", "\0", "\ufeff", "\xa0", "\u2028", "\x0b", "\x0c", "\x85",
+    "\u3000", "def f(self):", "return", "x1", "1234567890", "3.14e-10", "don't", "I'LL", "it'S", "ſ", "'ſ", "K", "'s't're've'm'll'd",
+    "==", "!==", "->", "...", "\\n", "日本語", "한국어", "größe", "é", "e\u0301", "ﬁ", "٣", "²", "Ⅳ",
+    "a" * 3_000, " " * 500, "=" * 80,
     *SPECIAL_TOKENS, "<|im_end|>", "<|unused_0|>", "<|", "|>",
 ]  # fmt: skip
 TEXT = st.lists(st.sampled_from(FRAGMENTS) | st.sampled_from(EMOJI) | st.text(st.sampled_from(OLD), max_size=20)).map("".join)
@@ -62,15 +64,21 @@ def test_text_is_never_read_as_a_special_token(tokenizer: Tokenizer, text: str) 
     assert not special & set(tokenizer.encode(text))
 
 
+def test_a_copy_in_another_process_is_the_same(tokenizer: Tokenizer) -> None:
+    copy = pickle.loads(pickle.dumps(tokenizer))
+    text = "x = '<|endoftext|>'\n"
+    assert copy.encode(text) == tokenizer.encode(text)
+    assert copy.fim == tokenizer.fim
+    assert copy.sha256 == tokenizer.sha256
+
+
 @settings(deadline=None, max_examples=300)
 @given(text=TEXT)
 def test_llama_cpp_gives_the_same_ids(tokenizer: Tokenizer, llama: llama_cpp.Llama, text: str) -> None:
     assert llama.tokenize(text.encode(), add_bos=False, special=False) == tokenizer.encode(text)
 
 
-def test_llama_cpp_gives_the_same_ids_for_real_files(
-    tokenizer: Tokenizer, llama: llama_cpp.Llama, files: list[str]
-) -> None:
+def test_llama_cpp_gives_the_same_ids_for_real_files(tokenizer: Tokenizer, llama: llama_cpp.Llama, files: list[str]) -> None:
     for text in files:
         assert llama.tokenize(text.encode(), add_bos=False, special=False) == tokenizer.encode(text)
 
