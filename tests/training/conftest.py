@@ -1,0 +1,66 @@
+"""Training processes, to be killed and started again."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from codelm.config.preset import Preset
+from training import metrics
+
+DRIVER = Path(__file__).parent / "driver.py"
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="session")
+def minute_preset(tiny_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose step takes some milliseconds, for a run of 40 steps."""
+    values = tiny_preset.model_dump(mode="json")
+    values["model"] |= {"layers": 1, "ffn": 256, "context_length": 64}
+    values["pretrain"] |= {
+        "tokens": 40 * 4 * 64, "micro_batch_size": 2, "gradient_accumulation": 2, "log_every": 1, "validations": 2,
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("preset") / "minute.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def start(run: Path, tokens_dir: Path, tokenizer_dir: Path, minute_preset: Path) -> Start:
+    """Starts the training of a folder in a process of its own; settings are those of the preset's `pretrain`."""
+
+    def start(folder: Path, *launcher: str, env: dict[str, str] | None = None, **settings: Any) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*(launcher or [sys.executable]), str(DRIVER), str(folder), str(run), str(minute_preset), json.dumps(settings)],
+            env={**os.environ, "PYTHONSAFEPATH": "1", **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[[Path], list[dict[str, Any]]]:
+    """What a run logged, but for its speed."""
+
+    def rows(folder: Path) -> list[dict[str, Any]]:
+        return [{key: row[key] for key in row if key != "tokens_per_second"} for row in metrics.read(folder)]
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run from the first step to the last in one go."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "pretrain"
+    process = start(folder)
+    assert process.wait() == 0, process.communicate()[1]
+    return folder

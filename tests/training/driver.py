@@ -1,0 +1,29 @@
+"""A training process for the tests to kill: driver.py FOLDER RUN PRESET SETTINGS, the last one as JSON.
+
+Exit codes as those of the command line: 2 for a UserError, 130 for Ctrl-C. CODELM_TEST_FILE_LIMIT: bytes a file may have.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from codelm.config.preset import load_preset
+from codelm.errors import UserError
+from training.pretrain import pretrain
+
+if __name__ == "__main__":
+    folder, run, preset, settings = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+    if limit := os.environ.get("CODELM_TEST_FILE_LIMIT"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    folder /= os.environ.get("RANK", "")
+    try:
+        pretrain(folder, load_preset(preset).with_training(**settings), run / "tokens", run / "tokenizer", say=print)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

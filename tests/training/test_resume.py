@@ -1,0 +1,135 @@
+"""A run that is killed and resumed is, bit for bit, the run that never was."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codelm.stage import Manifest
+from training import checkpoint
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Rows = Callable[[Path], list[dict[str, Any]]]
+STEPS = 40
+RESTLESS = {"checkpoint_seconds": 1e-6}
+
+
+def wait_for_step(process: "subprocess.Popen[str]", folder: Path, rows: Rows, step: int) -> None:
+    """Returns when the run has logged the step."""
+    while not (logged := rows(folder)) or logged[-1]["step"] < step:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    """What a process said that ended well."""
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def assert_same_run(one: Path, other: Path, rows: Rows) -> None:
+    assert rows(one) == rows(other)
+    weights = [checkpoint.found(folder)[-1] / "model.safetensors" for folder in (one, other)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_log_of_a_run(uninterrupted: Path, rows: Rows) -> None:
+    steps = [row for row in rows(uninterrupted) if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, STEPS + 1))
+    assert [row["tokens"] for row in steps] == [step * 4 * 64 for step in range(1, STEPS + 1)]
+    assert len({row["batch_crc32"] for row in steps}) == STEPS
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.5
+    assert [row["step"] for row in rows(uninterrupted) if "valid_bits_per_byte" in row] == [STEPS // 2, STEPS]
+    assert (uninterrupted / "loss.png").stat().st_size > 10_000
+    assert list((uninterrupted / "tensorboard").iterdir())
+    counts = Manifest.read(uninterrupted).counts
+    assert counts["steps"] == STEPS
+    assert counts["loss"] == steps[-1]["loss"]
+    assert (uninterrupted / counts["checkpoint"]).is_dir()
+
+
+def test_killed_at_any_moment_it_resumes_bit_for_bit(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
+    chance = random.Random()
+    folder = tmp_path / "pretrain"
+    step = 0
+    for workers in (2, 1):
+        step += chance.randint(1, 15)
+        delay = chance.uniform(0, 0.2)
+        print(f"killing after step {step} and {delay} s, {workers} workers")
+        process = start(folder, workers=workers, **RESTLESS)
+        wait_for_step(process, folder, rows, step)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert 0 < len([row for row in rows(folder) if "loss" in row]) < STEPS
+    assert "resuming at step" in finish(start(folder, workers=0))
+    assert_same_run(folder, uninterrupted, rows)
+
+
+def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrain"
+    process = start(folder, workers=1)
+    wait_for_step(process, folder, rows, 5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    done = rows(folder)[-1]["step"]
+    assert 5 <= done < STEPS
+    assert [path.name for path in checkpoint.found(folder)] == [f"checkpoint-{done}"]
+    assert f"resuming at step {done} of {STEPS}" in finish(start(folder, workers=2))
+    assert_same_run(folder, uninterrupted, rows)
+
+
+def test_a_finished_run_is_not_run_again(start: Start, uninterrupted: Path) -> None:
+    before = Manifest.read(uninterrupted)
+    finish(start(uninterrupted, workers=2, log_every=7))
+    assert Manifest.read(uninterrupted) == before
+
+
+def test_a_run_without_its_manifest_ends_at_once(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrain"
+    shutil.copytree(uninterrupted, folder)
+    (folder / "manifest.json").unlink()
+    finish(start(folder))
+    assert Manifest.read(folder).counts["loss"] == Manifest.read(uninterrupted).counts["loss"]
+    assert_same_run(folder, uninterrupted, rows)
+
+
+def test_gradient_accumulation_is_the_same_batch(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrain"
+    finish(start(folder, micro_batch_size=4, gradient_accumulation=1))
+    ours, theirs = ([row["loss"] for row in rows(path) if "loss" in row] for path in (folder, uninterrupted))
+    assert ours == pytest.approx(theirs, abs=2e-2)
+    assert ours[:3] == pytest.approx(theirs[:3], abs=1e-3)
+
+
+def test_two_processes_are_the_same_batch(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    finish(start(tmp_path, *launcher, env={"ACCELERATE_USE_CPU": "true"}, gradient_accumulation=1))
+    ours, theirs = ([row["loss"] for row in rows(path) if "loss" in row] for path in (tmp_path / "0", uninterrupted))
+    assert len(ours) == STEPS
+    assert ours[:3] == pytest.approx(theirs[:3], abs=1e-3)
+    assert ours == pytest.approx(theirs, abs=2e-2)
+    assert [path.name for path in checkpoint.found(tmp_path / "0")] == [f"checkpoint-{STEPS}"]
+    assert not checkpoint.found(tmp_path / "1"), "one process writes"
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
+def test_compiled_it_resumes_bit_for_bit(start: Start, rows: Rows, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(whole, compile=True))
+    process = start(killed, compile=True, workers=1, **RESTLESS)
+    wait_for_step(process, killed, rows, 7)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert "resuming at step" in finish(start(killed, compile=True))
+    assert_same_run(killed, whole, rows)
