@@ -1,7 +1,42 @@
-def test_x(gguf, trained):
-    import training.metrics as m
-    for r in m.read(trained): print(r)
-    print(list(gguf.parent.iterdir()))
-    from codelm.stage import Manifest
-    for s in ("corpus","tokenizer","tokens","pretrain","evaluate","export"):
-        x=Manifest.read(gguf.parent.parent/s); print(s,x.seconds,x.counts)
+"""The metadata that a file carries."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codelm.export.bundle import BundleMetadata
+from codelm.fim import Order
+
+METADATA = st.builds(
+    BundleMetadata,
+    name=st.text(),
+    codelm_version=st.text(),
+    context_length=st.integers(1, 1 << 20),
+    fim_order=st.sampled_from(Order),
+    tokenizer_sha256=st.text(),
+    corpus_fingerprint=st.text(),
+    trained_tokens=st.integers(0),
+    bits_per_byte=st.none() | st.floats(0, 100),
+    exact_match=st.none() | st.floats(0, 1),
+    draft=st.none() | st.text(),
+)
+
+
+@given(METADATA)
+def test_what_is_written_is_read(metadata: BundleMetadata) -> None:
+    written = metadata.to_gguf()
+    assert all(key.startswith("codelm.") for key in written)
+    assert all(isinstance(value, str) for value in written.values())
+    assert BundleMetadata.from_gguf(written | {"general.name": "x"}) == metadata
+
+
+@given(METADATA)
+def test_keys_of_a_newer_version_are_no_obstacle(metadata: BundleMetadata) -> None:
+    assert BundleMetadata.from_gguf(metadata.to_gguf() | {"codelm.mood": "good"}) == metadata
+
+
+def test_what_is_missing_or_wrong_is_named() -> None:
+    with pytest.raises(ValueError, match=r"codelm\.context_length: Field required"):
+        BundleMetadata.from_gguf({"codelm.name": "x"})
+    with pytest.raises(ValueError, match=r"codelm\.fim_order: Input should be 'psm' or 'spm'"):
+        BundleMetadata.from_gguf({"codelm.fim_order": "mps"})
