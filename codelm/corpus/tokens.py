@@ -91,6 +91,6 @@ def open_shard(folder: Path, split: str) -> TokenShard:
         offsets = np.load(folder / f"{split}.offsets.npy")
         if len(ids) != offsets[-1] or len(ids) != counts[split]["tokens"]:
             raise ValueError(f"{len(ids):,} tokens, the index says {offsets[-1]:,}")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: the {split} shard is damaged ({error})", f"delete {folder} and run again") from error
     return TokenShard(ids, offsets, counts[split]["text_bytes"])
