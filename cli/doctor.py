@@ -19,7 +19,7 @@ from serving import DEFAULT_HOST, DEFAULT_PORT
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 MEMORY_GB, DISK_GB = 4, 3
-"""What `codelm quickstart` wants: about 2 GB of memory, and room for checkpoints."""
+"""What `codelm quickstart` wants, with some room."""
 
 
 @dataclass(frozen=True)

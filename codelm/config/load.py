@@ -39,7 +39,7 @@ def load_yaml(path: Path, model: type[Settings]) -> Settings:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = worst(error)
         raise explained(first, model, f"{path}:{line_of(tree, first['loc'])}") from error
 
 
@@ -48,8 +48,12 @@ def checked(values: Mapping[str, Any], model: type[Settings]) -> Settings:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise explained(first, model, "settings") from error
+        raise explained(worst(error), model, "settings") from error
+
+
+def worst(error: ValidationError) -> ErrorDetails:
+    """The problem to tell first: a misspelt key explains the missing one."""
+    return min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
 
 
 def explained(error: ErrorDetails, model: type[BaseModel], where: str) -> UserError:

@@ -11,7 +11,7 @@ PREFIX = "codelm."
 
 
 class BundleMetadata(BaseModel):
-    """Written by the exporter as `codelm.<field>` = text, read by the server. Unknown keys are kept for newer versions."""
+    """Written by the exporter as `codelm.<field>` = text, read by the server. Keys of newer versions are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

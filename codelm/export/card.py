@@ -41,7 +41,7 @@ Serve it: `codelm serve {metadata.name}-q8_0.gguf`
 | bits per byte | {metadata.bits_per_byte} |
 | single-line exact match, greedy | {match} |
 
-Validation shares no top-level package with training.
+Validation shares no package with training.
 
 ## Training
 

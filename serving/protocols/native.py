@@ -55,7 +55,7 @@ class RequestOptions(Model):
     budget_ms: Annotated[float | None, Field(gt=0)] = Field(None, description="answer by then with what there is")
     max_lines: Annotated[int | None, Field(ge=1)] = Field(None, description="default: 1 automatic, 8 invoked")
     client: Text | None = Field(None, description="its newer requests supersede its older ones for the same document")
-    files: list[File] = Field(default_factory=list, description="other files, as context")
+    files: list[File] = Field(default_factory=list, description="other files; this version does not read them yet")
     position_encoding: PositionEncoding = PositionEncoding.UTF_16
 
 
