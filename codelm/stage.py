@@ -183,9 +183,11 @@ def disk_full_is_a_user_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        # numpy's tofile tells no number, only "1024 requested and 688 written"
+        number = errno.ENOSPC if error.errno is None and str(error).endswith("written") else error.errno
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(
-                f"{path}: {os.strerror(error.errno).lower()} while writing",
+                f"{path}: {os.strerror(number).lower()} while writing",
                 "free some space or give another folder with --run, then run the same command again",
             ) from error
         raise

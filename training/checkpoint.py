@@ -6,11 +6,13 @@ needs besides; the data position is the step itself. `state.json` holds the SHA-
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from codelm.errors import UserError
@@ -30,7 +32,7 @@ def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer, 
     try:
         with disk_full_is_a_user_error(folder):
             temporary.mkdir(parents=True)
-            model.save_pretrained(temporary)
+            write_weights(temporary, model)
             write_optimizer(temporary / "optimizer.pt", optimizer)
             files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
             (temporary / STATE).write_text(json.dumps({"step": step, "files": files}, indent=2) + "\n", encoding="utf-8")
@@ -45,6 +47,16 @@ def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer, 
     for old in found(folder)[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+def write_weights(folder: Path, model: Any) -> None:
+    """save_pretrained, with the operating system's own error if the disk is full (safetensors hides it in a text)."""
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
 
 
 def write_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:

@@ -24,7 +24,7 @@ from codelm.errors import UserError
 from codelm.evaluation.bits_per_byte import bits_per_byte
 from codelm.models import build_model, parameter_count
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage, write_atomically
+from codelm.stage import Manifest, Stage, disk_full_is_a_user_error, write_atomically
 from codelm.tokenizer import FILE as TOKENIZER_FILE
 from codelm.tokenizer import Tokenizer
 from training import checkpoint, metrics
@@ -63,11 +63,12 @@ def pretrain(
         shutil.rmtree(folder, ignore_errors=True)
     if manifest := stage.done():
         return manifest
-    claim(folder, stage)
-    write_atomically(folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
     started = time.monotonic()
-    stage.counts = Run(folder, preset, tokens, tokenizer, progress, say).to_the_end()
-    return stage.finish(folder, time.monotonic() - started)
+    with disk_full_is_a_user_error(folder):
+        claim(folder, stage)
+        write_atomically(folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
+        stage.counts = Run(folder, preset, tokens, tokenizer, progress, say).to_the_end()
+        return stage.finish(folder, time.monotonic() - started)
 
 
 def claim(folder: Path, stage: Stage) -> None:

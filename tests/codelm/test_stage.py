@@ -103,6 +103,7 @@ def test_manifests_that_are_none(tmp_path: Path) -> None:
 
 DISK_FULL = """
 import resource, signal, sys
+import numpy as np
 from pathlib import Path
 from codelm.errors import UserError
 from codelm.stage import Stage
@@ -111,18 +112,20 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     with Stage(Path(sys.argv[1]), {"text": "more"}).build() as temporary:
         (temporary / "small").write_bytes(b"x" * 9_000)
-        (temporary / "large").write_bytes(b"x" * 11_000)
+        large = temporary / "large"
+        %s
 except UserError as error:
     print(error)
     sys.exit(2)
 """
 
 
-def test_a_full_disk_is_a_user_error_and_leaves_what_stood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", ["large.write_bytes(b'x' * 20_000)", "np.zeros(20_000).tofile(large)"])
+def test_a_full_disk_is_a_user_error_and_leaves_what_stood(tmp_path: Path, write: str) -> None:
     before = make(tmp_path / "stage")
-    process = subprocess.run([sys.executable, "-c", DISK_FULL, str(tmp_path / "stage")], capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", DISK_FULL % write, str(tmp_path / "stage")], capture_output=True, text=True)
     assert process.returncode == 2, process.stderr
-    assert "file too large while writing; free some space" in process.stdout
+    assert " while writing; free some space" in process.stdout
     assert Manifest.read(tmp_path / "stage") == before
     assert [path.name for path in tmp_path.iterdir()] == ["stage"]
 

@@ -1,6 +1,8 @@
 """The export stage and the files it writes."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,41 @@ def test_a_damaged_checkpoint_leaves_the_export_that_stood(
         export(folder, llama.preset, checkpoint, corpus, tokenizer_dir, manifest, SCORES)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+DISK_FULL = """
+import resource, signal, sys
+from pathlib import Path
+from codelm.config.preset import load_preset
+from codelm.errors import UserError
+from codelm.export.export import export
+from codelm.stage import Manifest
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+folder, preset, checkpoint, corpus, tokenizer, trained = map(Path, sys.argv[2:])
+scores = {"bits_per_byte": 1, "exact_match": 1}
+try:
+    export(folder, load_preset(str(preset)), checkpoint, corpus, tokenizer, Manifest.read(trained), scores)
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize("limit", [10_000, 1_000_000], ids=["of the head", "of the tensors"])
+def test_a_full_disk_leaves_the_export_that_stood(
+    llama: Any, corpus: Path, tokenizer_dir: Path, trained: Path, tmp_path: Path, limit: int
+) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(llama.bundle, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    arguments = [limit, folder, trained / "preset.yaml", llama.checkpoint, corpus, tokenizer_dir, trained]
+    process = subprocess.run([sys.executable, "-c", DISK_FULL, *map(str, arguments)], capture_output=True, text=True)
+    assert process.returncode == 2, process.stderr
+    assert process.stdout.startswith(f"{folder}: ")
+    assert "while writing; free some space" in process.stdout
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
 def test_a_file_that_cannot_be_quantised(tmp_path: Path) -> None:
