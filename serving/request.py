@@ -102,5 +102,5 @@ class Completion:
 
     @property
     def shown(self) -> bool:
-        """Whether there is something worth showing."""
-        return bool(self.text)
+        """Whether there is something worth showing: more than white space."""
+        return bool(self.text.strip())

@@ -6,7 +6,7 @@ import pytest
 
 from serving.engine import CancelledError, Engine
 from serving.llamacpp import LlamaCpp
-from serving.request import Completion, CompletionRequest, StopReason
+from serving.request import Completion, CompletionRequest, StopReason, Timings
 
 CODE = "import os\n\n\ndef size(path):\n    return os.path."
 SUFFIX = "\n\n\ndef name(path):\n    return os.path.basename(path)\n"
@@ -45,12 +45,19 @@ def test_a_completion_says_what_it_is(engine: Engine) -> None:
     completion = complete(engine, max_lines=8)
     timings = completion.timings
     assert completion.id.startswith("cmpl-")
-    assert completion.shown == bool(completion.text)
+    assert completion.shown == bool(completion.text.strip())
     assert 0 <= completion.confidence <= 1
     assert timings.cached_tokens == 0 < timings.prompt_tokens
     assert len(completion.logprobs) <= timings.predicted_tokens <= 128
     assert timings.total_ms >= timings.prompt_ms + timings.predict_ms
     assert "<|" not in completion.text
+
+
+@pytest.mark.parametrize(("text", "shown"), [("", False), ("  \n\t", False), ("  x", True)])
+def test_white_space_is_not_worth_showing(text: str, shown: bool) -> None:
+    timings = Timings(prompt_tokens=0, cached_tokens=0, queue_ms=0, prompt_ms=0, predict_ms=0, total_ms=0)
+    completion = Completion(id="cmpl-1", text=text, stop_reason=StopReason.EOS, logprobs=(), timings=timings)
+    assert completion.shown is shown
 
 
 def test_greedy_repeats_and_seeds_repeat(engine: Engine) -> None:
@@ -71,7 +78,8 @@ def test_typing_reads_a_few_tokens_a_keystroke(engine: Engine) -> None:
         read.append(timings.prompt_tokens - timings.cached_tokens)
     assert read[0] > 100
     moves = [tokens for tokens in read[1:] if tokens >= 8]
-    assert len(moves) <= 1, "the window moved more than once in five lines"
+    # the context of the tests' model is 256 tokens, about 12 of these lines
+    assert len(moves) <= typed.count("\n") // 2, "the window moved more often than every other line"
     assert max(read[1:3]) < 8
 
 
