@@ -18,7 +18,7 @@ def test_it_warms_up_then_falls_to_its_share(tiny_preset: Preset, steps: int) ->
     rates = [learning_rate(step, steps, config) for step in range(steps)]
     warmup = max(1, round(config.warmup_share * steps))
     assert rates[0] == pytest.approx(config.learning_rate / warmup)
-    assert max(rates) == rates[warmup - 1] == pytest.approx(config.learning_rate)
+    assert max(rates) == pytest.approx(rates[warmup - 1]) == pytest.approx(config.learning_rate)
     assert all(before < after for before, after in itertools.pairwise(rates[:warmup]))
     assert all(before >= after for before, after in itertools.pairwise(rates[warmup:]))
     assert min(rates[warmup - 1 :]) >= config.learning_rate * config.final_lr_share

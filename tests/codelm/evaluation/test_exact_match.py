@@ -13,7 +13,7 @@ from codelm.models import build_model
 from codelm.tokenizer import FILE, Tokenizer
 
 LINE = "    value = compute(value, step=2)\n"
-FILES = [f"def f{number}(value):\n{LINE * 6}" for number in range(4)]
+FILES = [f"def f{number}(value):\n{LINE * 2}" for number in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_prompt_fits_and_is_that_of_serving(tokenizer: Tokenizer, texts: list[
 
 def test_who_has_learned_a_text_by_heart_finishes_its_lines(tiny_preset: Preset, tokenizer: Tokenizer) -> None:
     model = build_model(tiny_preset.model, tokenizer.fim.endoftext, tokenizer.fim.fim_pad)
-    places = draw_places(FILES, 16, seed=0)
+    places = draw_places(FILES, 6, seed=0)
     assert exact_match(model, tokenizer, places) == 0
     parts = [[tokenizer.encode(text) for text in place] for place in places]
     examples = [
@@ -69,10 +69,10 @@ def test_who_has_learned_a_text_by_heart_finishes_its_lines(tiny_preset: Preset,
     longest = max(map(len, examples))
     ids = torch.tensor([example + [tokenizer.fim.fim_pad] * (longest - len(example)) for example in examples])
     labels = ids.masked_fill(ids == tokenizer.fim.fim_pad, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(60):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(80):
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert exact_match(model, tokenizer, places) >= 0.7
+    assert exact_match(model, tokenizer, places) == 1

@@ -24,7 +24,9 @@ def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 def by_llama_cpp(path: Path, windows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Log probabilities of the next token, (windows, LENGTH, vocabulary)."""
-    model = llama_cpp.Llama(str(path), n_ctx=LENGTH, n_batch=LENGTH, logits_all=True, n_threads=1, verbose=False)
+    model = llama_cpp.Llama(
+        str(path), n_ctx=LENGTH, n_batch=LENGTH, logits_all=True, n_threads=1, n_threads_batch=1, verbose=False
+    )
     answers = []
     for window in windows:
         model.reset()
