@@ -84,7 +84,7 @@ class PretrainConfig(Settings):
     final_lr_share: Share = Field(0.1, description="of the learning rate, where the cosine ends")
     precision: Literal["bf16", "no"] = Field("bf16", description="autocast; the weights stay float32")
     compile: bool = Field(True, description="torch.compile; without a C++ compiler training goes on uncompiled")
-    workers: int = Field(1, ge=0, description="data worker processes; the samples do not depend on it")
+    workers: int = Field(0, ge=0, description="data worker processes, for GPUs; the samples do not depend on them")
     log_every: int = Field(10, gt=0, description="steps")
     checkpoint_seconds: float = Field(60, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
