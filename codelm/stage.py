@@ -1,8 +1,8 @@
 """Stage folders: each is whole or absent, says in its manifest what made it, and is not made twice.
 
-A stage is written to a temporary sibling and renamed when whole (training apart, which resumes). Its manifest holds the configuration, the fingerprints
-of the stages it was made from and the SHA-256 of each of its files. A stage whose inputs and configuration are unchanged
-is recognised by that and not run again.
+A stage is written to a temporary sibling and renamed when whole (training apart, which resumes). Its manifest holds the
+configuration, the fingerprints of the stages it was made from and the SHA-256 of each of its files. A stage whose inputs
+and configuration are unchanged is recognised by that and not run again.
 """
 
 import contextlib

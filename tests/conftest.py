@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def code_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of real code: some modules and packages of the standard library."""
     folder = tmp_path_factory.mktemp("source")
     library = Path(sysconfig.get_path("stdlib"))
@@ -40,9 +40,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def corpus(run: Path, source: Path) -> Path:
+def corpus(run: Path, code_dir: Path) -> Path:
     """The stage folder of that code."""
-    build(run / "corpus", CorpusConfig(sources=[str(source)]))
+    build(run / "corpus", CorpusConfig(sources=[str(code_dir)]))
     return run / "corpus"
 
 

@@ -45,8 +45,8 @@ def llama(gguf_f16: Path) -> Iterator[llama_cpp.Llama]:
 
 
 @pytest.fixture(scope="module")
-def files(source: Path) -> list[str]:
-    return [path.read_text(encoding="utf-8") for path in sorted(source.rglob("*.py"))]
+def files(code_dir: Path) -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in sorted(code_dir.rglob("*.py"))]
 
 
 @settings(deadline=None)

@@ -40,8 +40,9 @@ def test_a_model_that_knows_nothing_pays_for_every_token_alike(
 def test_ends_of_text_are_not_counted(tiny_preset: Preset, tokenizer: Tokenizer) -> None:
     model = build_model(tiny_preset.model, tokenizer.fim.endoftext, tokenizer.fim.fim_pad)
     torch.nn.init.zeros_(model.lm_head.weight)
-    ids = np.array(tokenizer.encode("x") * 255, dtype=np.uint16)
-    offsets = np.array([0, 255, 255, 255])  # two empty documents behind it
+    filling = tiny_preset.model.context_length - 2
+    ids = np.array(tokenizer.encode("x") * filling, dtype=np.uint16)
+    offsets = np.array([0, filling, filling])  # an empty document behind it: the window ends with two ends of text
     assert bits_per_byte(model, TokenShard(ids, offsets, 0), tokenizer, 10**6) == pytest.approx(10, rel=1e-5)
 
 
