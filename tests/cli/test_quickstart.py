@@ -30,12 +30,12 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def project(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(code_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: real code, and what real folders have besides."""
     folder = tmp_path_factory.mktemp("user") / "project"
     folder.mkdir()
-    for path in sorted(source.rglob("*.py"))[:40]:
-        target = folder / path.relative_to(source)
+    for path in sorted(code_dir.rglob("*.py"))[:40]:
+        target = folder / path.relative_to(code_dir)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     (folder / "gpl.py").write_text(
