@@ -15,6 +15,9 @@ Encode = Callable[[str], list[int]]
 LINE_STEP = 32
 SUFFIX_SHARE = 4
 """One part in so many of the budget is for the suffix; what it leaves is the prefix's."""
+LINE_SHARE = 8
+"""One part in so many of the prefix's limit is kept for the line with the cursor, whatever it holds: its token count goes
+up and down while a word is typed, and the window's start must not."""
 CHARS_PER_TOKEN = 16
 """More than code ever has on average; bounds the work on huge texts, whose far ends are not looked at."""
 
@@ -39,23 +42,28 @@ def suffix_window(encode: Encode, suffix: str, limit: int) -> list[int]:
 def prefix_window(encode: Encode, prefix: str, limit: int) -> list[int]:
     """The tokens from a slowly moving line to the cursor, at most `limit`.
 
-    All of the prefix if it fits. Else, of the lines from which it fits and fills at least half the limit, the first one
-    whose number has the most factors of two, up to LINE_STEP: it stays the choice for as long as it fits or nearly so.
+    All of the prefix if it fits, with room for the line with the cursor to grow. Else, of the lines from which it fits
+    and fills at least half the limit, the first one whose number has the most factors of two, up to LINE_STEP: it stays
+    the choice for as long as it fits or nearly so.
     If there is none, a line is too long for the limit and is cut between tokens, again in steps.
     """
     start = steps_over(len(prefix), limit * CHARS_PER_TOKEN)
     lines = keep_newlines(prefix[start:])
     first_number = prefix.count("\n", 0, start)
-    used, best, best_alignment = 0, None, 0
-    index = len(lines)
-    while index > 0 and (used := used + len(encode(lines[index - 1]))) <= limit:
-        index -= 1
+    index = len(lines) - 1
+    used = max(len(encode(lines[index])), limit // LINE_SHARE)
+    best, best_alignment = None, 0
+    while used <= limit:
         whole_line = index > 0 or start == 0
         if whole_line and (used * 2 >= limit or index == 0):
             alignment = line_alignment(first_number + index)
             if alignment >= best_alignment:  # walking backwards, so the first of equals wins
                 best, best_alignment = index, alignment
-    ids = encode("".join(lines[max(index - 1, 0) if best is None else best :]))
+        if index == 0:
+            break
+        index -= 1
+        used += len(encode(lines[index]))
+    ids = encode("".join(lines[index if best is None else best :]))
     return ids[steps_over(len(ids), limit) :]
 
 
