@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from codelm.config.preset import PretrainConfig
+from training import attention
 from training.loss import chunked_cross_entropy
 
 
@@ -39,6 +40,8 @@ class Engine:
         self.clip = config.clip
         self.why_not_compiled = why_not_compilable(self.accelerator.device) if config.compile else "compile is off"
         self.model = model
+        if self.accelerator.device.type == "cpu" and model.config.max_position_embeddings <= attention.LONGEST:
+            model.set_attn_implementation(attention.NAME)
         wrapped = LossModel(model, compile_=self.why_not_compiled is None)
         self.loss_model, self.optimizer = self.accelerator.prepare(wrapped, optimizer)
 

@@ -11,7 +11,7 @@ from codelm.config.preset import Settings
 from codelm.corpus.read import fingerprint, read_rows
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage
+from codelm.stage import Manifest, Stage, file_sha256
 from codelm.tokenizer import FILE, Tokenizer
 
 BATCH_BYTES = 4_000_000
@@ -84,13 +84,15 @@ def batches(corpus: Path, split: str) -> Iterator[list[str]]:
 
 
 def open_shard(folder: Path, split: str) -> TokenShard:
-    """One split, memory-mapped. Raises UserError if its files do not fit together."""
-    counts = Manifest.read(folder).counts
+    """One split, memory-mapped. Raises UserError if its files are not what was written."""
+    manifest = Manifest.read(folder)
+    counts = manifest.counts
     try:
+        for name in (f"{split}.ids", f"{split}.offsets.npy"):
+            if file_sha256(folder / name) != manifest.outputs[name]:
+                raise ValueError(f"{name} does not match its hash")
         ids = np.memmap(folder / f"{split}.ids", dtype=counts["dtype"], mode="r")
         offsets = np.load(folder / f"{split}.offsets.npy")
-        if len(ids) != offsets[-1] or len(ids) != counts[split]["tokens"]:
-            raise ValueError(f"{len(ids):,} tokens, the index says {offsets[-1]:,}")
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: the {split} shard is damaged ({error})", f"delete {folder} and run again") from error
     return TokenShard(ids, offsets, counts[split]["text_bytes"])

@@ -34,7 +34,7 @@ def test_unchanged_it_is_not_encoded_again(tokens_dir: Path, tokenizer_dir: Path
 
 
 @pytest.mark.parametrize("name", ["train.ids", "train.offsets.npy", "manifest.json"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "half", "longer"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "longer", "one bit"])
 def test_a_damaged_shard_is_named(tokens_dir: Path, tmp_path: Path, name: str, damage: str) -> None:
     folder = tmp_path / "tokens"
     shutil.copytree(tokens_dir, folder)
@@ -43,8 +43,10 @@ def test_a_damaged_shard_is_named(tokens_dir: Path, tmp_path: Path, name: str, d
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "longer": data + data[-100:]}[damage])
-    if (name, damage) == ("train.offsets.npy", "longer"):
-        return  # numpy reads what the header says
+        flipped = data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
+        damaged = {"empty": b"", "half": data[: len(data) // 2], "longer": data + data[-100:], "one bit": flipped}
+        path.write_bytes(damaged[damage])
+    if (name, damage) == ("manifest.json", "one bit"):
+        return  # a manifest has no hash of its own
     with pytest.raises(UserError, match=str(folder)):
         open_shard(folder, "train")
