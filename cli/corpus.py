@@ -43,9 +43,10 @@ def build(
     """
     from rich.console import Console
 
+    from cli.progress import Display
+    from cli.stages import RunFolder
     from codelm.config.corpus import CorpusConfig
     from codelm.config.load import checked, load_yaml
-    from codelm.corpus.build import build as build_corpus
     from codelm.stage import MANIFEST, lock
 
     settings = load_yaml(config, CorpusConfig) if config else CorpusConfig()
@@ -55,46 +56,22 @@ def build(
         given["deny_licenses"] = []
     settings = checked(settings.model_dump() | given, CorpusConfig)
 
-    folder = run / "corpus"
-    with lock(run):
-        stood = modified(folder / MANIFEST)
-        with bar() as progress:
-            manifest = build_corpus(folder, settings, progress)
-        unchanged = stood is not None and modified(folder / MANIFEST) == stood
+    with lock(run), Display() as display:
+        stages = RunFolder(run, display)
+        stood = modified(stages.corpus / MANIFEST)
+        manifest = stages.build_corpus(settings)
+        unchanged = stood is not None and modified(stages.corpus / MANIFEST) == stood
     console = Console()
     for part in summary(manifest.counts):
         console.print(part)
-    console.print(f"{folder}: unchanged, nothing to do" if unchanged else f"{folder}: built in {manifest.seconds:.1f} s")
+    console.print(
+        f"{stages.corpus}: unchanged, nothing to do" if unchanged else f"{stages.corpus}: built in {manifest.seconds:.1f} s"
+    )
 
 
 def modified(path: Path) -> int | None:
     """When a file was written, in ns; None if it is not there."""
     return path.stat().st_mtime_ns if path.exists() else None
-
-
-def bar() -> Any:
-    """A context manager that gives a Progress which is shown as a bar of bytes on stderr."""
-    import contextlib
-    from collections.abc import Iterator
-
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    from codelm.progress import Progress
-
-    @contextlib.contextmanager
-    def shown() -> Iterator[Progress]:
-        columns = (TextColumn("corpus"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-            task = bars.add_task("corpus", total=None)
-
-            def progress(done: float, total: float | None = None, **facts: str) -> None:
-                bars.update(task, completed=done, total=total)
-
-            yield progress
-
-    return shown()
 
 
 def summary(counts: dict[str, Any]) -> list[Any]:

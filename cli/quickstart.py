@@ -1,11 +1,9 @@
 """`codelm quickstart`: the whole way from a folder of code to a served completion."""
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +50,7 @@ def quickstart(
     """
     from cli.progress import Display
     from cli.serve import listen
-    from cli.stages import RunFolder
+    from cli.stages import RunFolder, resumable
     from codelm.config.corpus import CorpusConfig
     from codelm.config.load import checked
     from codelm.config.preset import load_preset
@@ -79,16 +77,6 @@ def quickstart(
     typer.echo(summary(stages, folder))
     if serve is not False:
         serve_and_ask(folder.bundle(), port, stay=sys.stdin.isatty() if serve is None else serve)
-
-
-@contextlib.contextmanager
-def resumable() -> Iterator[None]:
-    """Ctrl-C ends the program with the word that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def summary(stages: dict[str, "Manifest"], folder: "RunFolder") -> str:

@@ -1,6 +1,11 @@
 """The stages of a run folder, for `codelm quickstart` and for the commands that run one of them."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import typer
 
 from cli.progress import Display
 from codelm.config.corpus import CorpusConfig
@@ -78,3 +83,13 @@ class RunFolder:
     def bundle(self) -> Path:
         """The GGUF to serve: Q8_0, half the size of f16 and closest to it."""
         return self.export / f"{self.preset().name}-q8_0.gguf"
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C ends the program with the word that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None

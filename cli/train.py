@@ -29,8 +29,7 @@ def pretrain(
     Example: codelm train pretrain --run runs/mine --preset nano --minutes 30
     """
     from cli.progress import Display
-    from cli.quickstart import resumable
-    from cli.stages import RunFolder
+    from cli.stages import RunFolder, resumable
     from codelm.config.preset import load_preset
     from codelm.stage import lock
 
