@@ -35,7 +35,7 @@ class Display:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
-        """A bar that fills when the stage ends well."""
+        """A bar that fills when the stage ends well and goes when it fails."""
         task = self._bars.add_task(name, total=None, facts="")
         worked = False
 
@@ -45,7 +45,11 @@ class Display:
             words = [text if key == "note" else f"{key} {text}" for key, text in facts.items()]
             self._bars.update(task, completed=done, total=total, facts="  ".join(words))
 
-        yield progress
+        try:
+            yield progress
+        except BaseException:
+            self._bars.remove_task(task)  # the error is what there is to read
+            raise
         total = next(bar.total for bar in self._bars.tasks if bar.id == task) or 1
         self._bars.update(task, completed=total, total=total, facts="" if worked else "unchanged, skipped")
 
