@@ -9,7 +9,7 @@ Two comparisons, each within one run:
 
     python benchmarks/train_cpu.py                        both, about 15 minutes
     python benchmarks/train_cpu.py --minutes 1 --rounds 1  a glance
-    python benchmarks/train_cpu.py --only throughput
+    python benchmarks/train_cpu.py --only throughput --preset benchmarks/20m-512.yaml
 
 The last line is one JSON object with all figures.
 """
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 
 from codelm.config.corpus import CorpusConfig
 from codelm.config.preset import Preset, load_preset
@@ -65,6 +66,7 @@ class TrainerSamples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 def our_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float:
     """Median tokens/s of our loop."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # the Trainer of the round before left it at float32
     tokens = steps * preset.pretrain.micro_batch_size * preset.model.context_length
     settings = preset.with_training(tokens=tokens, log_every=1, validations=0, checkpoint_seconds=1e9)
     pretrain(folder, settings, data / "tokens", data / "tokenizer")
@@ -135,6 +137,7 @@ def quality(folder: Path, data: Path, preset: Preset, minutes: float) -> dict[st
 
     # the same tokens on the same engine take the same time
     plain = preset.with_training(tokens=made.counts["tokens"], learning_rate=3e-3)
+    (folder / "baseline").mkdir()
     run = Run(folder / "baseline", plain, data / "tokens", data / "tokenizer", lambda *_, **__: None, print)
     run.samples = RandomCrops(run.samples.shard, tokenizer, plain.pretrain.fim, plain.model.context_length, seed=0)
     started = time.monotonic()
