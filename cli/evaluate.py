@@ -18,6 +18,9 @@ def evaluate(run: Annotated[Path, typer.Option(metavar="DIR", help="The run fold
     from cli.stages import RunFolder
     from codelm.stage import lock
 
-    with lock(run), Display() as display:
+    with lock(run, create=False), Display() as display:
         counts = RunFolder(run, display).run_evaluate().counts
-    typer.echo(f"{counts['bits_per_byte']} bits per byte, exact match {counts['exact_match']} of {counts['places']} places")
+    match = (
+        "no line to complete" if counts["exact_match"] is None else f"{counts['exact_match']:.1%} of {counts['places']} places"
+    )
+    typer.echo(f"{counts['bits_per_byte']} bits per byte, single-line exact match {match}")

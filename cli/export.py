@@ -18,7 +18,7 @@ def export(run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder
     from cli.stages import RunFolder
     from codelm.stage import lock
 
-    with lock(run), Display() as display:
+    with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         sizes = folder.run_export().counts
     for name, size in sizes.items():

@@ -11,7 +11,7 @@ from codelm.progress import Progress
 
 
 class Display:
-    """A bar for each stage, on stderr, with its live facts (loss, speed) beside it."""
+    """A bar for each stage, on stderr, with its live facts (loss, speed) beside it; plain lines where that is a file."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -24,6 +24,7 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("{task.fields[facts]}"),
             console=self.console,
+            disable=not self.console.is_terminal,
         )
 
     def __enter__(self) -> "Display":
@@ -41,6 +42,8 @@ class Display:
 
         def progress(done: float, total: float | None = None, **facts: str) -> None:
             nonlocal worked
+            if not worked and not self.console.is_terminal:
+                self.say(f"{name} …")
             worked = True
             words = [text if key == "note" else f"{key} {text}" for key, text in facts.items()]
             self._bars.update(task, completed=done, total=total, facts="  ".join(words))
@@ -52,6 +55,8 @@ class Display:
             raise
         total = next(bar.total for bar in self._bars.tasks if bar.id == task) or 1
         self._bars.update(task, completed=total, total=total, facts="" if worked else "unchanged, skipped")
+        if not self.console.is_terminal:
+            self.say(f"{name}: {'done' if worked else 'unchanged, skipped'}")
 
     def say(self, line: str) -> None:
         """A line above the bars."""

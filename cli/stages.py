@@ -74,10 +74,13 @@ class RunFolder:
         return load_preset(str(self.pretrain / "preset.yaml"))
 
     def checkpoint(self) -> Path:
-        """The checkpoint that pretraining ended with. Raises UserError if it has not ended."""
+        """The checkpoint that pretraining ended with. Raises UserError if it has not ended, or if it is damaged."""
+        from training.checkpoint import verify
+
         name: str | None = Manifest.read(self.pretrain).counts.get("checkpoint")
         if not name or not (self.pretrain / name).is_dir():
             raise UserError(f"{self.pretrain} holds no finished training", "run `codelm train pretrain` first")
+        verify(self.pretrain / name)
         return self.pretrain / name
 
     def bundle(self) -> Path:

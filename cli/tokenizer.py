@@ -28,7 +28,7 @@ def train(
     from codelm.stage import lock
 
     settings = load_preset(preset)
-    with lock(run), Display() as display:
+    with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         made = folder.train_tokenizer(settings).counts
         tokens = folder.encode().counts

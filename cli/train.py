@@ -34,7 +34,7 @@ def pretrain(
     from codelm.stage import lock
 
     settings = load_preset(preset).with_training(minutes=minutes, tokens=tokens, workers=workers)
-    with resumable(), lock(run), Display() as display:
+    with resumable(), lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         counts = folder.run_pretrain(settings, restart).counts
     typer.echo(

@@ -69,7 +69,9 @@ def build_model(model: ModelConfig, endoftext: int, pad: int, seed: int = 0) -> 
 def load_model(checkpoint: Path) -> Any:
     """The model of a checkpoint in Hugging Face layout, in float32. Raises UserError if it is damaged."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         return AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float32", local_files_only=True)
     except Exception as error:  # safetensors, json and transformers each raise their own

@@ -66,7 +66,9 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{folder} holds no finished stage", "run the stage that makes it first") from None
+            raise UserError(
+                f"{folder} holds no finished stage", f"run the stage {folder.name!r} first (codelm --help)"
+            ) from None
         except (ValidationError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not a readable manifest", f"delete {folder} and run its stage again") from error
 
@@ -194,10 +196,19 @@ def disk_full_is_a_user_error(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock(run: Path) -> Iterator[None]:
-    """Holds a run folder for one process. Raises UserError if another one has it; the system frees it when we die."""
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("a+") as file:
+def lock(run: Path, create: bool = True) -> Iterator[None]:
+    """Holds a run folder for one process; the system frees it when we die.
+
+    Raises UserError if another process has it, if it cannot be made, or if it is not there and `create` is off.
+    """
+    if not create and not run.is_dir():
+        raise UserError(f"{run}: no such run folder", "give the folder that an earlier stage made, with --run")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"{run} cannot be written to ({error.strerror})", "give another folder with --run") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,3 +171,32 @@ def test_folders_of_our_names_do_not_shadow_ours(finished: tuple[Path, str], pro
     result = quickstart(*arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "served by" in result.stdout
+
+
+def test_a_damaged_checkpoint_is_neither_evaluated_nor_exported(finished: tuple[Path, str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    for path in (run / "pretrain").glob("checkpoint-*/model.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    before = (run / "export" / "manifest.json").read_bytes()
+    for command in ("evaluate", "export"):
+        result = subprocess.run([CODELM, command, "--run", run], capture_output=True, text=True, timeout=120)
+        assert result.returncode == 2
+        assert "is damaged (model.safetensors)" in result.stderr
+    assert (run / "export" / "manifest.json").read_bytes() == before
+
+
+def test_a_run_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    for command in (["evaluate"], ["export"], ["train", "pretrain"], ["tokenizer", "train"]):
+        result = subprocess.run([CODELM, *command, "--run", tmp_path / "none"], capture_output=True, text=True, timeout=120)
+        assert result.returncode == 2
+        assert "no such run folder" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_folder_that_cannot_be_one(project: Path) -> None:
+    result = quickstart("--corpus", project, "--run", "/dev/null/run", "--no-serve")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: /dev/null/run cannot be written to (Not a directory); ")
