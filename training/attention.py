@@ -30,18 +30,17 @@ def block_causal_attention(
     query: (batch, heads, length, head_dim). key, value: (batch, kv_heads, length, head_dim). Returns (batch, length, heads,
     head_dim) and no weights. Without a cache, without padding: the mask is the causal one.
     """
-    heads, length = query.shape[1:3]
-    groups = key.shape[1]
-    query = query.unflatten(1, (groups, heads // groups))
+    batch, groups, length, width = key.shape
+    query = query.reshape(batch, groups, -1, length, width)
     outputs = []
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
         block = query[:, :, :, start:end].flatten(2, 3)
         scores = (block @ key[:, :, :end].transpose(-1, -2)).float() * scaling
-        scores = scores.unflatten(2, (heads // groups, end - start))
+        scores = scores.reshape(batch, groups, -1, end - start, end)
         seen = torch.arange(end, device=query.device) <= torch.arange(start, end, device=query.device)[:, None]
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype)
-        outputs.append((weights.flatten(2, 3) @ value[:, :, :end]).unflatten(2, (heads // groups, end - start)))
+        outputs.append((weights.flatten(2, 3) @ value[:, :, :end]).reshape(batch, groups, -1, end - start, width))
     # (batch, groups, heads of a group, length, head_dim) → (batch, length, heads, head_dim)
     return torch.cat(outputs, dim=3).flatten(1, 2).transpose(1, 2), None
 
