@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # the quickstart model is trained first
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

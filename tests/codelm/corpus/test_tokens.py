@@ -43,7 +43,8 @@ def test_a_damaged_shard_is_named(tokens_dir: Path, tmp_path: Path, name: str, d
     if damage == "missing":
         path.unlink()
     else:
-        flipped = data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         damaged = {"empty": b"", "half": data[: len(data) // 2], "longer": data + data[-100:], "one bit": flipped}
         path.write_bytes(damaged[damage])
     if (name, damage) == ("manifest.json", "one bit"):
