@@ -25,7 +25,8 @@ EXTENSION = ROOT / "editor-plugins" / "vscode"
 VSIX = EXTENSION / "codelm-0.1.0.vsix"
 DOCUMENT = HERE / "stack.py.txt"
 """The file that is edited, with a mark where the cursor goes."""
-TYPING = ["return", " self", ".items", "["]
+TYPING = ["return", " self", ".items", "[", "len(", "self.", "items", ")"]
+"""Typed one after the other until there is ghost text: a model of a few minutes has not always something to say."""
 
 SETTINGS = {
     "breadcrumbs.enabled": False,
