@@ -66,7 +66,6 @@ class TrainerSamples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 def our_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float:
     """Median tokens/s of our loop."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # the Trainer of the round before left it at float32
     tokens = steps * preset.pretrain.micro_batch_size * preset.model.context_length
     settings = preset.with_training(tokens=tokens, log_every=1, validations=0, checkpoint_seconds=1e9)
     pretrain(folder, settings, data / "tokens", data / "tokenizer")
@@ -105,6 +104,7 @@ def trainer_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float
         train_dataset=TrainerSamples(samples, steps * preset.pretrain.micro_batch_size),
         callbacks=[clock],
     ).train()
+    AcceleratorState._reset_state(reset_partial_state=True)  # else what comes next would have to be float32 too
     seconds = np.diff(clock.ends)[WARM_UP_STEPS - 1 :]
     return preset.pretrain.micro_batch_size * preset.model.context_length / float(np.median(seconds))
 
