@@ -1,0 +1,1 @@
+"""`codelm corpus`: source code → clean, licensed, deduplicated rows."""
