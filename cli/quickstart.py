@@ -51,16 +51,13 @@ def quickstart(
     from cli.progress import Display
     from cli.serve import listen
     from cli.stages import RunFolder, resumable
-    from codelm.config.corpus import CorpusConfig
-    from codelm.config.load import checked
+    from cli.corpus.build import settings_of
     from codelm.config.preset import load_preset
     from codelm.stage import lock
 
     settings = load_preset(preset).with_training(minutes=minutes)
-    chosen: dict[str, Any] = {"sources": corpus or ["stdlib"]}
-    if allow_copyleft:
-        chosen["deny_licenses"] = []
-    sources = checked(chosen, CorpusConfig)
+    # a folder that one gives here is one's own: it need not state a licence
+    sources = settings_of(None, corpus or ["stdlib"], allow_copyleft, allow_unknown=True)
     if serve is not False:
         listen(DEFAULT_HOST, port).close()  # better to hear now than after the training that the port is in use
 

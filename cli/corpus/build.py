@@ -1,62 +1,85 @@
-"""`codelm corpus`: source code → clean, licensed, deduplicated rows."""
+"""`codelm corpus build` and `codelm corpus plan`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+if TYPE_CHECKING:
+    from codelm.config.corpus import CorpusConfig
 
-TOP_LANGUAGES = 12
+TOP = 12
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE…",
+        help='Folders, "stdlib" (default: the standard library of this Python), git:DIR[@COMMIT], python:[SITE-PACKAGES], '
+        "npm:NODE_MODULES, jsonl:FILE, parquet:FILE|DIR, hf:NAME@REVISION.",
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings; the options here override them.")
+]
+AllowCopyleft = Annotated[bool, typer.Option("--allow-copyleft", help="Keep files under the GPL, LGPL, MPL and their like too.")]
+AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Keep files whose licence nobody states (your own).")]
+ValidShare = Annotated[
+    float | None, typer.Option("--valid-share", help="Share of the bytes held out for validation (0 to 0.5).")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Tasks at once. Default: one for each core.")]
 
 
-@app.callback()
-def corpus() -> None:
-    """Source code → clean, licensed, deduplicated rows, split so that validation shares no package with training."""
+def settings_of(
+    config: Path | None,
+    sources: list[str] | None,
+    allow_copyleft: bool,
+    allow_unknown: bool,
+    valid_share: float | None = None,
+    workers: int | None = None,
+) -> "CorpusConfig":
+    """The settings that a file and the options give together."""
+    from codelm.config.corpus import COPYLEFT, CorpusConfig
+    from codelm.config.load import checked, load_yaml
+
+    values: dict[str, Any] = (load_yaml(config, CorpusConfig) if config else CorpusConfig()).model_dump()
+    if sources:
+        values["sources"] = sources
+    if allow_copyleft:
+        values["licenses"]["allow"] = [*values["licenses"]["allow"], *COPYLEFT]
+    if allow_unknown:
+        values["licenses"]["unknown"] = "keep"
+    if valid_share is not None:
+        values["valid_share"] = valid_share
+    if workers is not None:
+        values["execution"]["workers"] = workers
+    return checked(values, CorpusConfig)
 
 
-@app.command()
 def build(
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder; the corpus goes to DIR/corpus.")],
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SOURCE…",
-            help='Folders of source code, or "stdlib": the standard library of this Python (default).',
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings; the options here override them.")
-    ] = None,
-    allow_copyleft: Annotated[
-        bool, typer.Option("--allow-copyleft", help="Keep files under the GPL, LGPL and AGPL too.")
-    ] = False,
-    valid_share: Annotated[
-        float | None, typer.Option("--valid-share", help="Share of the bytes held out for validation (0 to 0.5).")
-    ] = None,
+    sources: Sources = None,
+    config: Config = None,
+    allow_copyleft: AllowCopyleft = False,
+    allow_unknown: AllowUnknown = False,
+    valid_share: ValidShare = None,
+    workers: Workers = None,
 ) -> None:
-    """Build the corpus of a run: read, filter, deduplicate, split.
+    """Build the corpus of a run: read, filter, redact, deduplicate, split.
 
-    A run whose sources and settings are unchanged is left as it is.
+    A run whose sources and settings are unchanged is left as it is. After Ctrl-C the same command goes on where it stopped.
 
     Example: codelm corpus build ~/src/my-project stdlib --run runs/mine
+
+    codelm corpus build python: npm:node_modules git:~/src/lib.git@v2.1 --run runs/mine
     """
     from rich.console import Console
 
     from cli.progress import Display
-    from cli.stages import RunFolder
-    from codelm.config.corpus import CorpusConfig
-    from codelm.config.load import checked, load_yaml
+    from cli.stages import RunFolder, resumable
     from codelm.stage import MANIFEST, lock
 
-    settings = load_yaml(config, CorpusConfig) if config else CorpusConfig()
-    given: dict[str, Any] = {"sources": sources, "valid_share": valid_share}
-    given = {name: value for name, value in given.items() if value is not None}
-    if allow_copyleft:
-        given["deny_licenses"] = []
-    settings = checked(settings.model_dump() | given, CorpusConfig)
-
-    with lock(run), Display() as display:
+    settings = settings_of(config, sources, allow_copyleft, allow_unknown, valid_share, workers)
+    with resumable(), lock(run), Display() as display:
         stages = RunFolder(run, display)
         stood = modified(stages.corpus / MANIFEST)
         manifest = stages.build_corpus(settings)
@@ -64,9 +87,46 @@ def build(
     console = Console()
     for part in summary(manifest.counts):
         console.print(part)
-    console.print(
-        f"{stages.corpus}: unchanged, nothing to do" if unchanged else f"{stages.corpus}: built in {manifest.seconds:.1f} s"
-    )
+    for warning in manifest.counts["warnings"]:
+        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+    said = "unchanged, nothing to do" if unchanged else f"built in {manifest.seconds:.1f} s"
+    console.print(f"{stages.corpus}: snapshot {manifest.counts['snapshot_id']}, {said}", soft_wrap=True, highlight=False)
+    console.print(f"see {stages.corpus / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def plan(
+    sources: Sources = None,
+    config: Config = None,
+    allow_copyleft: AllowCopyleft = False,
+    allow_unknown: AllowUnknown = False,
+    workers: Workers = None,
+    sample_mb: Annotated[int, typer.Option("--sample-mb", min=1, help="How much of the sources to judge for real.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Dry run: what would be kept and dropped, how large, how long. Writes nothing.
+
+    Example: codelm corpus plan python: --sample-mb 32
+    """
+    import json
+
+    from rich.console import Console
+
+    from cli.progress import Display
+    from codelm.corpus.plan import plan as dry_run
+
+    settings = settings_of(config, sources, allow_copyleft, allow_unknown, workers=workers)
+    with Display() as display, display.stage("plan") as progress:
+        found = dry_run(settings, Path.cwd() / ".codelm-plan", sample_mb * 1_000_000, progress)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    console = Console()
+    for part in plan_tables(found):
+        console.print(part)
+    basis = "all of it was judged" if found["exact"] else f"scaled up from {found['sampled'] / 1e6:.0f} MB that were judged"
+    console.print(f"{found['bytes'] / 1e6:.1f} MB of files; {basis}; about {found['seconds']:.0f} s to build")
+    chance = ", ".join(f"{similarity:.0%}: {share:.1%}" for similarity, share in found["s_curve"] if similarity >= 0.5)
+    console.print(f"chance that two files this similar are compared: {chance}", highlight=False)
 
 
 def modified(path: Path) -> int | None:
@@ -74,22 +134,42 @@ def modified(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def summary(counts: dict[str, Any]) -> list[Any]:
-    """What a corpus holds and what it lacks, as tables. counts: of its manifest."""
+def right(*columns: str, title: str | None = None) -> Any:
+    """A table whose columns but the first are numbers."""
     from rich.table import Table
 
-    files = Table("", "files", title=f"{counts['files_kept']:,} of {counts['files_seen']:,} files kept")
-    files.columns[1].justify = "right"
-    for reason, count in counts["rejected"].items():
-        files.add_row(f"rejected: {reason}", f"{count:,}")
-    sums = Table("", "files", "MB", "tokens (estimate)")
-    for column in sums.columns[1:]:
+    table = Table(*columns, title=title)
+    for column in table.columns[1:]:
         column.justify = "right"
+    return table
+
+
+def summary(counts: dict[str, Any]) -> list[Any]:
+    """What a corpus holds and what it lacks, as tables. counts: of its manifest."""
+    files = right("", "files", "MB", title=f"{counts['files_kept']:,} of {counts['files_seen']:,} files kept")
+    for reason, count in counts["rejected"].items():
+        files.add_row(f"rejected: {reason}", f"{count:,}", f"{counts['rejected_bytes'][reason] / 1e6:.2f}")
+    for kind, count in counts["redactions"].items():
+        files.add_row(f"redacted: {kind}", f"{count:,}", "")
+    sums = right("", "files", "MB", "lexemes")
     for kind in ("splits", "languages", "licenses"):
         rows = list(counts[kind].items())
-        for name, one in rows[:TOP_LANGUAGES]:
+        for name, one in rows[:TOP]:
             sums.add_row(name, f"{one['files']:,}", f"{one['bytes'] / 1e6:.2f}", f"{one['tokens']:,}")
-        if len(rows) > TOP_LANGUAGES:
-            sums.add_row(f"and {len(rows) - TOP_LANGUAGES} more {kind}", "", "", "")
+        if len(rows) > TOP:
+            sums.add_row(f"and {len(rows) - TOP} more {kind}", "", "", "")
+        sums.add_section()
+    return [files, sums]
+
+
+def plan_tables(found: dict[str, Any]) -> list[Any]:
+    """What would be kept and dropped, as tables."""
+    files = right("", "files", "MB", title="What a build would do")
+    for name, count in [("keep", found["kept"]), *((f"drop: {reason}", one) for reason, one in found["dropped"].items())]:
+        files.add_row(name, f"{count.get('files', 0):,}", f"{count.get('bytes', 0) / 1e6:.2f}")
+    sums = right("kept", "MB")
+    for kind in ("languages", "licenses"):
+        for name, size in list(found[kind].items())[:TOP]:
+            sums.add_row(name, f"{size / 1e6:.2f}")
         sums.add_section()
     return [files, sums]

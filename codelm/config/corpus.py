@@ -13,6 +13,9 @@ STDLIB = "stdlib"
 KINDS = ("git", "python", "npm", "jsonl", "parquet", "hf")
 """Sources that are no folder are written KIND:WHAT."""
 
+COPYLEFT = ("weak-copyleft", "copyleft")
+"""Categories of licences that ask for the same licence in return."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -1,29 +1,43 @@
-"""The corpus stage: sources → rows, what was left out and why, licences, manifest."""
+"""The corpus stage: sources → rows, what was left out and why, licences, attribution, manifest.
 
-import contextlib
-import tempfile
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+Two passes: what a file says of itself (clean), then what only all of them tell (decide), so that the first is shared out
+among workers and the second needs no more than a few short columns. Both lie in a work folder named after everything they
+depend on until the corpus is whole: a build that was killed goes on there, and one with other settings never reuses it.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as ds
-from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.readers import ParquetReader
-from loguru import logger
-
+from codelm.attribution.index import build_index
 from codelm.config.corpus import CorpusConfig
-from codelm.corpus import steps
-from codelm.corpus.languages import DATA
-from codelm.corpus.licenses import LicenseTree
-from codelm.corpus.notice import UNKNOWN, write_notice
-from codelm.corpus.rows import CANDIDATE, ROW, writer
-from codelm.corpus.sources import Source, open_sources
-from codelm.corpus.split import split
+from codelm.corpus.clean import Clean
+from codelm.corpus.decide import Decisions, decide
+from codelm.corpus.execute import run_tasks
+from codelm.corpus.licenses.tree import collect
+from codelm.corpus.near_duplicates import ALGORITHM
+from codelm.corpus.notice import write_notice
+from codelm.corpus.pack import Pack
+from codelm.corpus.parse import grammars
+from codelm.corpus.report import write_report
+from codelm.corpus.rows import table
+from codelm.corpus.sources.base import Source, save_piece
+from codelm.corpus.sources.open import open_sources
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage, file_sha256
+from codelm.stage import Manifest, Stage, digest, disk_full_is_a_user_error, file_sha256, write_atomically
 
+HERE = Path(__file__).parent
+AFTERWARDS = {"read.py", "report.html.j2", "report.py", "snapshot.py", "tokens.py", "why.py"}
+"""Files of this package that work on a finished corpus and do not shape it."""
+
+REPORT = "report.html"
+UNKNOWN = "unknown"
 TOP_REASONS = 3
 
 
@@ -34,137 +48,185 @@ def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Ma
     disk is full; a corpus that stood there before still does.
     """
     sources = open_sources(config.sources, run=folder.parent)
-    inputs = {source.repo: source.fingerprint for source in sources}
-    inputs |= {f"rules/{path.name}": file_sha256(path) for path in sorted(DATA.glob("*.yaml"))}
-    stage = Stage(folder, config, inputs, seed=config.seed, libraries=("datatrove", "pyarrow"))
+    inputs = {source.given: source.fingerprint for source in sources}
+    inputs |= {f"code/{name}": version for name, version in code().items()}
+    inputs |= {f"benchmark/{path}": file_sha256(Path(path)) for path in config.decontaminate.files if Path(path).is_file()}
+    stage = Stage(folder, config.identity(), inputs, seed=config.seed, libraries=("datatrove", "pyarrow", "rensa"))
     manifest = stage.done()
     if manifest is None:
-        with stage.build() as partial, quiet_datatrove():
-            stage.counts = fill(partial, sources, config, progress)
+        works = work_folder(folder)
+        work = works / digest([stage.key, config.execution.piece_mb])[:16]
+        with disk_full_is_a_user_error(folder):
+            for other in works.iterdir() if works.is_dir() else ():
+                if other != work:
+                    shutil.rmtree(other)  # of a killed build with other settings or sources
+            decisions = gather(work, config, sources, progress)
+        with stage.build() as partial:
+            for name in ("snapshot", "rejected"):
+                shutil.copytree(work / name, partial / name)  # the work stays whole should this be killed, too
+            stage.counts = finish(partial, work / "licenses", config, progress)
+            stage.counts |= {
+                "snapshot_id": snapshot_id(work, config),
+                "mixture": decisions.mixture,
+                "warnings": decisions.warnings,
+                "steps": steps(work),
+            }
+        shutil.rmtree(works)
         manifest = Manifest.read(folder)
+    if not (folder / REPORT).exists():
+        write_report(folder)
     return manifest
 
 
-def fill(folder: Path, sources: list[Source], config: CorpusConfig, progress: Progress) -> dict[str, Any]:
-    """Writes everything but the manifest. Returns the counts.
+def work_folder(folder: Path) -> Path:
+    """Where the unfinished work on the corpus in `folder` lies."""
+    return folder.with_name(f".{folder.name}.work")
 
-    Two passes: what a file says of itself, then what only all of them tell (copies, split), so that the first can be
-    shared out among workers and the second needs no more than a few short columns in memory.
-    """
-    rejected = folder / "rejected"
-    rejected.mkdir()
-    trees = {source.repo: LicenseTree(source) for source in sources}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".candidates-") as name:
-        candidates = Path(name)
-        run(
-            steps.ListFiles(sources, progress),
-            steps.Listed(rejected),
-            steps.Language(config.languages, rejected),
-            steps.FirstParty(rejected),
-            steps.Size(config.max_file_bytes, rejected),
-            steps.Read(rejected),
-            steps.Generated(rejected),
-            steps.Lines(config, rejected),
-            steps.Licensed(trees, config.deny_licenses, rejected),
-            steps.Measure(),
-            writer(candidates, "${rank}.parquet", CANDIDATE),
-        )
-        copies, sizes = copies_and_sizes(candidates)
-        if not copies:
-            raise UserError(no_code(rejected, config), "give a folder that holds source code of your own")
+
+def code() -> dict[str, str]:
+    """What, besides sources and settings, the rows depend on: our own rules and the libraries that judge."""
+    own = hashlib.sha256()
+    for path in [HERE.parent / "lexemes.py", *sorted(HERE.rglob("*"))]:
+        if path.is_file() and path.name not in AFTERWARDS and "__pycache__" not in path.parts:
+            own.update(f"{path.relative_to(HERE.parent)}\0{file_sha256(path)}\n".encode())
+    return {
+        "codelm.corpus": own.hexdigest(),
+        "grammars": " ".join(grammars()),
+        "minhash": ALGORITHM,
+        "scancode": installed("scancode-toolkit-mini"),
+        "pyarrow": installed("pyarrow"),
+    }
+
+
+def installed(distribution: str) -> str:
+    """The version of a distribution, or "none"."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def gather(work: Path, config: CorpusConfig, sources: Sequence[Source], progress: Progress) -> Decisions:
+    """Fills the work folder up to the snapshot's shards; what is there already is not done again."""
+    listed = list_pieces(work, config, sources)
+    if not (work / "licenses" / "trees.json").exists():
+        progress(0, sum(size for _, size in listed), note="licences")
+        collect((entry for source in sources for entry in source.license_files()), work / "licenses")
+    run_tasks(Clean(work, config), [size for _, size in listed], work / "logs-clean", config.execution, progress)
+
+    decided = work / "decisions.json"
+    if not decided.exists():
+        size = sum(size for _, size in listed)
+        progress(size, size, note="copies")
+        if not any(True for _ in table(work / "candidates", ["size"])):
+            raise UserError(*no_code(work / "rejected", config))
         try:
-            splits = split(sizes, config.valid_share, config.seed)
+            decisions = decide(work, config, [source for source, _ in listed])
         except ValueError:
-            (repo, files), *_ = ((repo, files) for repo, files in sizes.items() if files)
+            place = next("/".join(row.values()) for row in table(work / "candidates", ["repo", "path"]))
             raise UserError(
-                f"only one file to learn from ({repo}/{next(iter(files))})",
+                f"only one file to learn from ({place})",
                 "give at least two files or packages: one is held out for validation",
             ) from None
-        run(
-            ParquetReader(str(candidates), text_key="content", batch_size=64),
-            steps.Unique(copies, rejected),
-            steps.Split(splits),
-            writer(folder / "snapshot", "${split}-${rank}.parquet", ROW),
-        )
-    texts = {sha: text for tree in trees.values() for sha, text in tree.texts.items()}
-    columns = ["repo", "license", "license_sha", "copyright"]
-    write_notice(folder, sources, table(folder / "snapshot", columns), texts)
+        write_atomically(decided, json.dumps(vars(decisions)))
+    decisions = Decisions(**json.loads(decided.read_text(encoding="utf-8")))
+    names, sizes = [name for name, _ in decisions.shards], [size for _, size in decisions.shards]
+    run_tasks(Pack(work, names), sizes, work / "logs-pack", config.execution, progress)
+    return decisions
+
+
+def list_pieces(work: Path, config: CorpusConfig, sources: Sequence[Source]) -> list[tuple[str, int]]:
+    """(source, bytes) of each piece; writes the pieces for the workers."""
+    listing = work / "pieces.json"
+    if not listing.exists():
+        (work / "pieces").mkdir(parents=True, exist_ok=True)
+        found = []
+        for source in sources:
+            for piece in source.pieces(config.execution.piece_mb * 1_000_000):
+                save_piece(piece, work / "pieces" / f"{len(found):05d}.pickle")
+                found.append((source.given, piece.size))
+        write_atomically(listing, json.dumps(found))
+    return [(source, size) for source, size in json.loads(listing.read_text(encoding="utf-8"))]
+
+
+def snapshot_id(work: Path, config: CorpusConfig) -> str:
+    """Identity of a corpus: SHA-256 of its inputs, settings and code, and of no place, time or number of workers.
+
+    The inputs are every file that the sources have, by repo, path, size and, where it was read, hash of its bytes.
+    """
+    columns = ["repo", "path", "size", "blob_sha"]
+    files = sorted(
+        [row["repo"], row["path"], row["size"] or 0, row["blob_sha"] or ""]
+        for folder, pattern in (("candidates", "*"), ("rejected", "[0-9]*"))
+        for row in table(work / folder, columns, f"{pattern}.parquet")
+    )
+    settings = config.identity()
+    del settings["sources"]  # what is in them counts, not where they lie
+    return digest([settings, code(), files])[:16]
+
+
+def finish(folder: Path, collected: Path, config: CorpusConfig, progress: Progress = silent) -> dict[str, Any]:
+    """Makes from `snapshot/` and `rejected/` what goes with them: NOTICE, licence texts, attribution. Returns the counts.
+
+    collected: the licence texts of the sources.
+    """
+    columns = ["repo", "version", "license", "license_sha", "copyright"]
+    write_notice(folder, table(folder / "snapshot", columns), collected)
+    if config.attribution:
+        (folder / "attribution").mkdir()
+        build_index(folder / "attribution", sorted((folder / "snapshot").glob("*.parquet")), progress)
     return counts(folder)
 
 
-def run(*pipeline: PipelineStep) -> None:
-    """Runs steps in this process as one worker, the way a datatrove executor does.
-
-    Its LocalPipelineExecutor would start a manager process and deep-copy the steps even for one worker.
-    """
-    data = None
-    for step in pipeline:
-        data = step(data, rank=0, world_size=1)
-    deque(data or (), maxlen=0)
-
-
-def copies_and_sizes(
-    candidates: Path,
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, int]]]:
-    """Text hash → places of that text, the one to keep first; repo → path → bytes of the kept ones."""
-    copies: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    sizes: dict[str, dict[str, int]] = defaultdict(dict)
-    if not any(candidates.iterdir()):
-        return copies, sizes
-    for row in table(candidates, ["repo", "path", "license", "text_hash", "size"]):
-        places = copies[row["text_hash"]]
-        if not places:
-            sizes[row["repo"]][row["path"]] = row["size"]
-        places.append({key: row[key] for key in ("repo", "path", "license")})
-    return copies, sizes
-
-
-def table(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Some columns of all Parquet files of a folder, a row at a time, in the order of the files."""
-    for path in sorted(folder.glob("*.parquet")):
-        for batch in ds.dataset(path).to_batches(columns=columns):
-            yield from batch.to_pylist()
-
-
-def rejected_by_reason(rejected: Path) -> dict[str, int]:
-    """Reason → files, most first."""
-    found = Counter(row["reason"] for row in table(rejected, ["reason"]))
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
-
-
-def no_code(rejected: Path, config: CorpusConfig) -> str:
-    """What to say when nothing is left."""
-    reasons = rejected_by_reason(rejected)
-    top = ", ".join(f"{reason} {count}" for reason, count in list(reasons.items())[:TOP_REASONS])
-    return f"{', '.join(config.sources)}: no readable code in {sum(reasons.values())} files (rejected: {top})"
-
-
 def counts(folder: Path) -> dict[str, Any]:
-    """What the manifest says: files seen and kept, rejected by reason, and sums by language, licence and split."""
-    rejected = rejected_by_reason(folder / "rejected")
-    sums: dict[str, dict[str, Counter[str]]] = {"languages": {}, "licenses": {}, "splits": {}}
+    """What the manifest says: files seen and kept, rejected by reason, and sums by language, licence, split and repository."""
+    rejected, rejected_bytes = Counter[str](), Counter[str]()
+    for row in table(folder / "rejected", ["reason", "size"]):
+        rejected[row["reason"]] += 1
+        rejected_bytes[row["reason"]] += row["size"] or 0
+    sums: dict[str, dict[str, Counter[str]]] = {"languages": {}, "licenses": {}, "splits": {}, "repos": {}}
+    columns = {"languages": "language", "licenses": "license", "splits": "split", "repos": "repo"}
+    redactions = Counter[str]()
     kept = 0
-    for row in table(folder / "snapshot", ["language", "license", "split", "size", "token_count"]):
+    for row in table(folder / "snapshot", [*columns.values(), "size", "token_count", "redacted"]):
         kept += 1
-        for kind, key in (("languages", "language"), ("licenses", "license"), ("splits", "split")):
-            one = sums[kind].setdefault(row[key] or UNKNOWN, Counter())
+        for kind, column in columns.items():
+            one = sums[kind].setdefault(row[column] or UNKNOWN, Counter())
             one.update(files=1, bytes=row["size"], tokens=row["token_count"])
+        for redacted in row["redacted"] or ():
+            redactions[redacted["kind"]] += redacted["count"]
     return {
-        "files_seen": kept + sum(rejected.values()),
+        "files_seen": kept + rejected.total(),
         "files_kept": kept,
-        "rejected": rejected,
+        "rejected": most_first(rejected),
+        "rejected_bytes": most_first(rejected_bytes),
+        "redactions": most_first(redactions),
         **{
-            kind: {name: dict(one) for name, one in sorted(found.items(), key=lambda item: -item[1]["bytes"])}
+            kind: {name: dict(one) for name, one in sorted(found.items(), key=lambda item: (-item[1]["bytes"], item[0]))}
             for kind, found in sums.items()
         },
     }
 
 
-@contextlib.contextmanager
-def quiet_datatrove() -> Iterator[None]:
-    """Keeps datatrove's log off the user's terminal."""
-    logger.disable("datatrove")
-    try:
-        yield
-    finally:
-        logger.enable("datatrove")
+def most_first(found: Counter[str]) -> dict[str, int]:
+    """A count by name, the largest first."""
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def steps(work: Path) -> dict[str, dict[str, float]]:
+    """Step → files, bytes and seconds that it took, summed over the workers."""
+    total: dict[str, Counter[str]] = {}
+    for path in sorted((work / "steps").glob("*.json")):
+        for name, spent in json.loads(path.read_text(encoding="utf-8")).items():
+            total.setdefault(name, Counter()).update(spent)
+    return {name: {key: round(value, 3) for key, value in spent.items()} for name, spent in total.items()}
+
+
+def no_code(rejected: Path, config: CorpusConfig) -> tuple[str, str]:
+    """What to say when nothing is left, and what to do."""
+    reasons = Counter(row["reason"] for row in table(rejected, ["reason"]))
+    top = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(TOP_REASONS))
+    said = f"{', '.join(config.sources)}: no code to keep in {reasons.total()} files (rejected: {top})"
+    if reasons["license_unknown"]:
+        return said, "if the code is your own, --allow-unknown keeps what states no licence"
+    return said, "give a folder that holds source code of your own"

@@ -1,0 +1,48 @@
+"""The step that writes the snapshot's shards from the candidates that were chosen."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.data import DocumentsPipeline
+from datatrove.pipeline.base import PipelineStep
+
+from codelm.corpus.rows import GROUP_ROWS, ITSELF, ROW
+
+
+class Pack(PipelineStep):  # type: ignore[misc, unused-ignore]
+    """Writes `snapshot/<shard>.parquet` of one shard."""
+
+    name = "pack"
+    type = "writer"
+
+    def __init__(self, work: Path, names: list[str]) -> None:
+        """work: holds `candidates/` and `chosen/`. names: of the shards, one a task."""
+        super().__init__()
+        self.work = work
+        self.names = names
+
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> DocumentsPipeline:
+        """Writes shard `rank`; yields nothing."""
+        pa.set_cpu_count(1)
+        name = self.names[rank]
+        chosen = pq.read_table(self.work / "chosen" / f"{name}.parquet")
+        candidates = sorted((self.work / "candidates").glob("*.parquet"))
+        columns = [one.name for one in ITSELF]
+        ranks, rows = chosen["rank"].to_numpy(), chosen["row"].to_numpy()
+        by_file = np.argsort(ranks, kind="stable")
+        parts = [
+            pq.read_table(candidates[one], columns=columns).take(pa.array(rows[ranks == one])) for one in np.unique(ranks)
+        ]
+        table = pa.concat_tables(parts).take(pa.array(np.argsort(by_file)))
+        split = name.partition("-")[0]
+        added = {"split": pa.array([split] * len(ranks)), "order": chosen["order"], "also_in": chosen["also_in"]}
+        for column, values in added.items():
+            table = table.append_column(ROW.field(column), values)
+        path = self.work / "snapshot" / f"{name}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{path.name}.partial")
+        pq.write_table(table.cast(ROW).combine_chunks(), temporary, compression="zstd", row_group_size=GROUP_ROWS)
+        temporary.replace(path)
+        yield from ()
