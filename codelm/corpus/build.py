@@ -30,7 +30,7 @@ from codelm.corpus.sources.base import Source, save_piece
 from codelm.corpus.sources.open import open_sources
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage, digest, disk_full_is_a_user_error, file_sha256, write_atomically
+from codelm.stage import Manifest, Stage, digest, file_sha256, write_atomically
 
 HERE = Path(__file__).parent
 AFTERWARDS = {"read.py", "report.html.j2", "report.py", "snapshot.py", "tokens.py", "why.py"}
@@ -56,12 +56,11 @@ def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Ma
     if manifest is None:
         works = work_folder(folder)
         work = works / digest([stage.key, config.execution.piece_mb])[:16]
-        with disk_full_is_a_user_error(folder):
-            for other in works.iterdir() if works.is_dir() else ():
-                if other != work:
-                    shutil.rmtree(other)  # of a killed build with other settings or sources
-            decisions = gather(work, config, sources, progress)
+        for other in works.iterdir() if works.is_dir() else ():
+            if other != work:
+                shutil.rmtree(other)  # of a killed build with other settings or sources
         with stage.build() as partial:
+            decisions = gather(work, config, sources, progress)
             for name in ("snapshot", "rejected"):
                 shutil.copytree(work / name, partial / name)  # the work stays whole should this be killed, too
             stage.counts = finish(partial, work / "licenses", config, progress)
