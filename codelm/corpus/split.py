@@ -40,19 +40,23 @@ def package_at(path: str, depth: int) -> str:
     return "/".join(parts[: depth + 1])
 
 
-def split(sizes: Mapping[str, Mapping[str, int]], valid_share: float, seed: int) -> dict[str, dict[str, str]]:
-    """Repo → path → TRAIN or VALID. sizes: repo → path → bytes.
-
-    A repository is one package, unless it holds more than half of all bytes: then it is taken apart. Packages go to
-    validation in the order of a hash of (seed, repo, package) until it has `valid_share` of the bytes; one that would
-    bring it above 1.5 times that is passed over. If all are that large, the smallest is taken.
-    Raises ValueError if there are fewer than two packages.
-    """
+def units(sizes: Mapping[str, Mapping[str, int]], valid_share: float) -> dict[str, dict[str, str]]:
+    """Repo → path → package, "" for all of a repository: only one with more than half of all bytes is taken apart."""
     half = sum(sum(files.values()) for files in sizes.values()) / 2
-    owner = {
+    return {
         repo: packages(files, dominant=1 - valid_share / 2) if sum(files.values()) > half else dict.fromkeys(files, "")
         for repo, files in sizes.items()
     }
+
+
+def split(sizes: Mapping[str, Mapping[str, int]], valid_share: float, seed: int) -> dict[str, dict[str, str]]:
+    """Repo → path → TRAIN or VALID. sizes: repo → path → bytes.
+
+    Packages go to validation in the order of a hash of (seed, repo, package) until it has `valid_share` of the bytes;
+    one that would bring it above 1.5 times that is passed over. If all are that large, the smallest is taken.
+    Raises ValueError if there are fewer than two packages.
+    """
+    owner = units(sizes, valid_share)
     weight: dict[tuple[str, str], int] = defaultdict(int)
     for repo, files in owner.items():
         for path, package in files.items():

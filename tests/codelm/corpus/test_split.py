@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codelm.corpus.split import TRAIN, VALID, packages, split
+from codelm.corpus.split import TRAIN, VALID, packages, split, units
 
 PART = st.sampled_from(["a", "b", "c", "src", "x.py", "y.py", "y.c"])
 PATHS = st.lists(PART, min_size=1, max_size=4).map("/".join)
@@ -34,11 +34,19 @@ def test_a_setup_file_beside_the_package_does_not_make_a_validation_set() -> Non
     assert set(packages(sizes, dominant=0.95).values()) == {"setup", "src/pkg/a", "src/pkg/b"}
 
 
+def test_a_repository_is_a_package_unless_it_is_most_of_the_corpus() -> None:
+    sizes = {"big": {"a/x.py": 60, "b/x.py": 60, "c.py": 60}, "small": {"a/x.py": 50, "b/x.py": 50}}
+    assert units(sizes, 0.1) == {
+        "big": {"a/x.py": "a", "b/x.py": "b", "c.py": "c"},
+        "small": {"a/x.py": "", "b/x.py": ""},
+    }
+
+
 @given(SIZES, st.floats(0.01, 0.5), st.integers(0, 9))
 def test_properties(sizes: dict[str, dict[str, int]], share: float, seed: int) -> None:
-    owners = {repo: packages(files, 1 - share / 2) for repo, files in sizes.items()}
-    units = {(repo, package) for repo, files in owners.items() for package in files.values()}
-    if len(units) < 2:
+    owners = units(sizes, share)
+    found = {(repo, package) for repo, files in owners.items() for package in files.values()}
+    if len(found) < 2:
         with pytest.raises(ValueError, match="two packages"):
             split(sizes, share, seed)
         return
