@@ -1,0 +1,133 @@
+"""SPDX expressions (SPDX specification, annex D): parsed, written in the usual way, and ranked by how much they ask."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
+from typing import Any
+
+import yaml
+
+from codelm.corpus.languages import DATA
+
+MAX_CHARS = 4000
+MOST = 3
+RANKS = {"public-domain": 0, "permissive": 1, "weak-copyleft": 2, "copyleft": MOST, "proprietary": MOST}
+"""Category → how much it asks. What has no category asks most."""
+
+NOTHING_SAID = {"none", "noassertion", "unknown"}
+DEPRECATED = re.compile(r"([AL]?GPL|GFDL)-(\d)(?:\.(\d))?(\+?)$", re.IGNORECASE)
+WITH_INSIDE = re.compile(r"(GPL-[123]\.0)(\+?)-with-([\w-]+)-exception$", re.IGNORECASE)
+OLD_EXCEPTIONS = {
+    "autoconf": "Autoconf-exception-2.0",
+    "bison": "Bison-exception-2.2",
+    "classpath": "Classpath-exception-2.0",
+    "font": "Font-exception-2.0",
+    "gcc": "GCC-exception-2.0",
+}
+RENAMED = {"bsd-2-clause-freebsd": "BSD-2-Clause", "bsd-2-clause-netbsd": "BSD-2-Clause", "standardml-nj": "SMLNJ"}
+
+
+@cache
+def categories() -> dict[str, str]:
+    """Lower-case SPDX id, without -only and -or-later → category."""
+    data: dict[str, list[str]] = yaml.safe_load((DATA / "license_categories.yaml").read_text(encoding="utf-8"))
+    return {spdx.lower(): category for category, ids in data.items() for spdx in ids}
+
+
+@cache
+def proper_names() -> dict[str, str]:
+    """Lower-case SPDX id → as SPDX writes it."""
+    data: dict[str, list[str]] = yaml.safe_load((DATA / "license_categories.yaml").read_text(encoding="utf-8"))
+    return {spdx.lower(): spdx for ids in data.values() for spdx in ids}
+
+
+def category(spdx: str) -> str | None:
+    """The category of one licence, or None if we do not know it."""
+    return categories().get(re.sub(r"(?:\+|-only|-or-later)$", "", spdx.lower()))
+
+
+def proper(spdx: str) -> str:
+    """A licence id as SPDX writes it now: case, GPL-2.0+ → GPL-2.0-or-later."""
+    if gnu := DEPRECATED.match(spdx):
+        return f"{gnu[1].upper()}-{gnu[2]}.{gnu[3] or 0}-{'or-later' if gnu[4] else 'only'}"
+    lower = spdx.lower()
+    for ending in ("-or-later", "-only", "+"):
+        if lower.endswith(ending):
+            return proper_names().get(base := lower.removesuffix(ending), spdx[: len(base)]) + ending
+    return RENAMED.get(lower) or proper_names().get(lower, spdx)
+
+
+def parse(expression: str | None) -> Any | None:
+    """The tree of an expression: nodes with `args`, leaves with `key`; None if it says nothing or cannot be read."""
+    if not expression or len(expression) > MAX_CHARS or expression.strip().lower() in NOTHING_SAID:
+        return None
+    return _parse(expression)
+
+
+@lru_cache(maxsize=65536)
+def _parse(expression: str) -> Any | None:
+    try:
+        tree = _licensing().parse(WITH_INSIDE.sub(lambda m: f"{m[1]}{m[2]} WITH {_exception(m[3])}", expression.strip()))
+    except Exception:  # the library raises ParseError, ExpressionError, IndexError, RecursionError, …
+        return None
+    return None if tree is None or any(" " in spdx for symbol in tree.symbols for spdx in parts(symbol)) else tree
+
+
+@cache
+def _licensing() -> Any:
+    from license_expression import Licensing
+
+    return Licensing()
+
+
+def _exception(name: str) -> str:
+    return OLD_EXCEPTIONS.get(name.lower(), f"{name}-exception")
+
+
+def parts(symbol: Any) -> tuple[str, ...]:
+    """(licence,) or (licence, exception) of a leaf."""
+    if hasattr(symbol, "license_symbol"):
+        return symbol.license_symbol.key, symbol.exception_symbol.key
+    return (symbol.key,)
+
+
+def fold(tree: Any, leaf: Callable[[tuple[str, ...]], Any], both: Callable[..., Any], either: Callable[..., Any]) -> Any:
+    """Works out a tree from its leaves: `both` takes the values below an AND, `either` those below an OR."""
+    if not tree.args or hasattr(tree, "key"):
+        return leaf(parts(tree))
+    values = [fold(branch, leaf, both, either) for branch in tree.args]
+    return (both if type(tree).__name__ == "AND" else either)(values)
+
+
+def rank(expression: str | None) -> int:
+    """How much an expression asks: the least of what OR offers, the most of what AND joins."""
+    tree = parse(expression)
+    return MOST if tree is None else fold(tree, lambda leaf: RANKS.get(category(leaf[0]) or "", MOST), max, min)
+
+
+def canonical(expression: str | None) -> str | None:
+    """The expression with proper ids, no more parentheses than needed and nothing twice; None if it cannot be read."""
+    tree = parse(expression)
+    if tree is None:
+        return None
+
+    # a value is a pair: the text, and whether it must stand in parentheses below an AND
+    def leaf(names: tuple[str, ...]) -> tuple[str, bool]:
+        return " WITH ".join([proper(names[0]), *names[1:]]), False
+
+    def both(values: list[tuple[str, bool]]) -> tuple[str, bool]:
+        texts = list(dict.fromkeys(f"({text})" if alone else text for text, alone in values))
+        return (" AND ".join(texts), False) if len(texts) > 1 else (values[0][0], values[0][1])
+
+    def either(values: list[tuple[str, bool]]) -> tuple[str, bool]:
+        texts = list(dict.fromkeys(text for text, _ in values))
+        return " OR ".join(texts), len(texts) > 1
+
+    text: str = fold(tree, leaf, both, either)[0]
+    return text
+
+
+def conjunction(expressions: Iterable[str]) -> str | None:
+    """All of them together, in the order given; None if there are none or they cannot be read."""
+    unique = list(dict.fromkeys(expressions))
+    return canonical(" AND ".join(f"({one})" for one in unique)) if unique else None
