@@ -11,7 +11,7 @@ import pytest
 # threads that wait for each other at every small matrix product are ten times slower than one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from codelm.config.corpus import CorpusConfig
+from codelm.config.corpus import CorpusConfig, LicensePolicy
 from codelm.config.preset import Preset, load_preset
 from codelm.corpus.build import build
 from codelm.stage import Manifest
@@ -42,7 +42,7 @@ def code_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(run: Path, code_dir: Path) -> Path:
     """The stage folder of that code."""
-    build(run / "corpus", CorpusConfig(sources=[str(code_dir)]))
+    build(run / "corpus", CorpusConfig(sources=[str(code_dir)], licenses=LicensePolicy(unknown="keep")))
     return run / "corpus"
 
 

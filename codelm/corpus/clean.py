@@ -85,7 +85,10 @@ class Cleaner:
         """Runs the rules on a file up to the first that rejects it; None if it stays."""
         for rule in self.rules:
             start = time.perf_counter()
-            rejection = rule(draft)
+            try:
+                rejection = rule(draft)
+            except Exception as error:  # one strange file must not end a build of millions; it is counted and named
+                rejection = Rejection("error", f"{rule.__name__}: {type(error).__name__}: {error}"[:500])
             spent = self.clock[rule.__name__]
             spent["seconds"] += time.perf_counter() - start
             spent["files"] += 1

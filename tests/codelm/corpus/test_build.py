@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from codelm.config.corpus import CorpusConfig
-from codelm.corpus.build import build, table
+from codelm.config.corpus import CorpusConfig, LicensePolicy
+from codelm.corpus.build import build
 from codelm.corpus.read import read_rows
+from codelm.corpus.rows import table
 from codelm.errors import UserError
 from codelm.stage import Manifest, file_sha256
+
+KEEP = LicensePolicy(unknown="keep")
 
 Code = Callable[[str], str]
 Tree = Callable[[Path, dict[str, str | bytes]], Path]
@@ -29,7 +32,7 @@ def content(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "manifest.json"
+        if path.is_file() and path.name not in ("manifest.json", "report.html")
     }
 
 
@@ -64,7 +67,7 @@ def test_the_same_sources_give_the_same_bytes(stdlib_corpus: Path, tmp_path: Pat
 
 def test_nothing_is_done_twice_and_an_edit_is_seen(tmp_path: Path, project: Path) -> None:
     corpus = project / "runs" / "mine" / "corpus"  # a run inside its own source is no part of it
-    config = CorpusConfig(sources=[str(project)])
+    config = CorpusConfig(licenses=KEEP, sources=[str(project)])
     first = build(corpus, config)
     shown = (corpus / "manifest.json").stat().st_mtime_ns
     reports: list[float] = []
@@ -78,14 +81,14 @@ def test_nothing_is_done_twice_and_an_edit_is_seen(tmp_path: Path, project: Path
     assert touched.fingerprint == first.fingerprint, "same content: later stages need not run again"
     (project / "a" / "a.py").write_text("one = 1\ntwo = 2\nthree = 3\n")
     assert build(corpus, config).fingerprint != first.fingerprint
-    assert build(corpus, CorpusConfig(sources=[str(project)], seed=1)).seed == 1
+    assert build(corpus, CorpusConfig(licenses=KEEP, sources=[str(project)], seed=1)).seed == 1
 
 
 def test_progress_counts_bytes_to_the_end(tmp_path: Path, project: Path) -> None:
     reports: list[tuple[float, float | None]] = []
     build(
         tmp_path / "run" / "corpus",
-        CorpusConfig(sources=[str(project)]),
+        CorpusConfig(licenses=KEEP, sources=[str(project)]),
         lambda done, total=None, **facts: reports.append((done, total)),
     )
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
@@ -100,7 +103,7 @@ def test_copies_are_kept_once_with_all_their_places(tmp_path: Path, tree: Tree, 
         {"a/one.py": code("same"), "b/two.py": spaced, "c/three.py": code("same"), "d/other.py": code("other")},
     )
     corpus = tmp_path / "run" / "corpus"
-    manifest = build(corpus, CorpusConfig(sources=[str(source)]))
+    manifest = build(corpus, CorpusConfig(licenses=KEEP, sources=[str(source)]))
     rows = {row["path"]: row for split in ("train", "valid") for row in read_rows(corpus, split)}
     assert set(rows) == {"a/one.py", "d/other.py"}
     assert [(copy["repo"], copy["path"]) for copy in rows["a/one.py"]["also_in"]] == [
@@ -115,7 +118,7 @@ def test_copies_are_kept_once_with_all_their_places(tmp_path: Path, tree: Tree, 
 
 def test_a_single_package_is_split_by_what_is_in_it(tmp_path: Path, tree: Tree, code: Code) -> None:
     source = tree(tmp_path / "project", {f"src/pkg/{name}.py": code(name) for name in "abcdef"})
-    counts = build(tmp_path / "run" / "corpus", CorpusConfig(sources=[str(source)])).counts
+    counts = build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(source)])).counts
     assert counts["splits"]["train"]["files"] == 5
     assert counts["splits"]["valid"]["files"] == 1
 
@@ -130,7 +133,7 @@ def test_a_git_checkout_gives_commit_and_address_without_credentials(tmp_path: P
     git("commit", "--quiet", "-m", "x")
     git("remote", "add", "origin", "https://me:secret@github.com/ada/engine.git")
     corpus = tmp_path / "run" / "corpus"
-    build(corpus, CorpusConfig(sources=[str(project)]))
+    build(corpus, CorpusConfig(licenses=KEEP, sources=[str(project)]))
     commit = git("rev-parse", "HEAD").strip()
     rows = {row["path"]: row for row in read_rows(corpus, "train")}
     path, row = next(iter(rows.items()))
@@ -143,7 +146,7 @@ def test_sources_of_one_name_stay_apart(tmp_path: Path, tree: Tree, code: Code) 
     one = tree(tmp_path / "one" / "src", {"a.py": code("a"), "b.py": code("b")})
     two = tree(tmp_path / "two" / "src", {"a.py": code("c"), "b.py": code("d")})
     corpus = tmp_path / "run" / "corpus"
-    build(corpus, CorpusConfig(sources=[str(one), str(two), str(one)]))
+    build(corpus, CorpusConfig(licenses=KEEP, sources=[str(one), str(two), str(one)]))
     rows = {(row["repo"], row["path"]) for split in ("train", "valid") for row in read_rows(corpus, split)}
     assert rows == {("src", "a.py"), ("src", "b.py"), ("src-2", "a.py"), ("src-2", "b.py")}
 
@@ -152,7 +155,7 @@ def test_sources_of_one_name_stay_apart(tmp_path: Path, tree: Tree, code: Code) 
     ("files", "message"),
     [
         ({}, "empty"),
-        ({"a.txt": "prose", "b.md": "prose", "c.py": b"\0"}, r"no readable code in 3 files \(rejected: language 2, binary 1\)"),
+        ({"a.txt": "prose", "b.md": "prose", "c.py": b"\0"}, r"no code to keep in 3 files \(rejected: language 2, binary 1\)"),
         ({"a.py": "one = 1\ntwo = 2\nthree = 3\n"}, "only one file"),
     ],
 )
@@ -160,16 +163,16 @@ def test_too_little_code(tmp_path: Path, tree: Tree, files: dict[str, str | byte
     source = tmp_path / "project"
     source.mkdir()
     with pytest.raises(UserError, match=message):
-        build(tmp_path / "run" / "corpus", CorpusConfig(sources=[str(tree(source, files))]))
+        build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(tree(source, files))]))
     assert not (tmp_path / "run" / "corpus").exists()
 
 
 def test_missing_source_and_file_as_source(tmp_path: Path, tree: Tree) -> None:
     tree(tmp_path, {"a.py": "x"})
     with pytest.raises(UserError, match="no such folder"):
-        build(tmp_path / "run" / "corpus", CorpusConfig(sources=[str(tmp_path / "none")]))
+        build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(tmp_path / "none")]))
     with pytest.raises(UserError, match="not a folder"):
-        build(tmp_path / "run" / "corpus", CorpusConfig(sources=[str(tmp_path / "a.py")]))
+        build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(tmp_path / "a.py")]))
 
 
 DISK_FULL = """
@@ -180,7 +183,7 @@ from codelm.corpus.build import build
 from codelm.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 try:
-    build(Path(sys.argv[1]), CorpusConfig(sources=[sys.argv[2]], seed=1))
+    build(Path(sys.argv[1]), CorpusConfig(licenses=LicensePolicy(unknown="keep"), sources=[sys.argv[2]], seed=1))
 except UserError as error:
     print(error)
     sys.exit(2)
@@ -189,7 +192,7 @@ except UserError as error:
 
 def test_the_corpus_before_a_failing_build_still_stands(tmp_path: Path, project: Path) -> None:
     corpus = tmp_path / "run" / "corpus"
-    build(corpus, CorpusConfig(sources=[str(project)]))
+    build(corpus, CorpusConfig(licenses=KEEP, sources=[str(project)]))
     before = content(corpus)
     command = [sys.executable, "-c", DISK_FULL, str(corpus), str(project)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -197,13 +200,13 @@ def test_the_corpus_before_a_failing_build_still_stands(tmp_path: Path, project:
     assert "file too large while writing" in result.stdout
     assert "Traceback" not in result.stderr
     assert content(corpus) == before
-    assert [path.name for path in corpus.parent.iterdir()] == ["corpus"]
+    assert {path.name for path in corpus.parent.iterdir()} <= {"corpus", ".corpus.work"}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "missing"])
 def test_a_broken_file_is_named(tmp_path: Path, project: Path, damage: str) -> None:
     corpus = tmp_path / "run" / "corpus"
-    build(corpus, CorpusConfig(sources=[str(project)]))
+    build(corpus, CorpusConfig(licenses=KEEP, sources=[str(project)]))
     file = corpus / "snapshot" / "train-00000.parquet"
     data = file.read_bytes()
     if damage == "missing":

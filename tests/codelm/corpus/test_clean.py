@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
-from datatrove.data import Document
 
-from codelm.config.corpus import CorpusConfig
-from codelm.corpus import steps
-from codelm.corpus.build import build, quiet_datatrove, table
+from codelm.config.corpus import CorpusConfig, LicensePolicy
+from codelm.corpus.build import build
+from codelm.corpus.clean import Cleaner, Draft
+from codelm.corpus.licenses.tree import Trees, collect
 from codelm.corpus.read import read_rows
-from codelm.corpus.sources import folder as open_folder
+from codelm.corpus.rows import table
+from codelm.corpus.sources.open import open_sources
+
+KEEP = LicensePolicy(unknown="keep")
 
 Code = Callable[[str], str]
 Tree = Callable[[Path, dict[str, str | bytes]], Path]
@@ -30,7 +33,7 @@ def outcome(tmp_path: Path, tree: Tree, code: Code) -> Outcome:
         others = {"zz_one.py": code("one"), "zz_two.py": code("two")}
         source = tree(tmp_path / "project", {path: content, **others})
         corpus = tmp_path / "run" / "corpus"
-        build(corpus, CorpusConfig(sources=[str(source)]))
+        build(corpus, CorpusConfig(licenses=KEEP, sources=[str(source)]))
         rows = [dict(row) for split in ("train", "valid") for row in read_rows(corpus, split)]
         rejected = list(table(corpus / "rejected", ["repo", "path", "size", "reason", "detail"]))
         kept = [row for row in rows if row["path"] not in others]
@@ -77,20 +80,35 @@ def test_symlinks_are_not_followed(tmp_path: Path, tree: Tree, code: Code) -> No
     (source / "file.py").symlink_to(outside / "secret.py")
     (source / "dangling.py").symlink_to("nowhere.py")
     os.mkfifo(source / "pipe.py")
-    manifest = build(tmp_path / "run" / "corpus", CorpusConfig(sources=[str(source)]))
+    manifest = build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(source)]))
     assert manifest.counts["rejected"] == {"symlink": 4, "unreadable": 1}
     assert manifest.counts["files_kept"] == 2
 
 
 def test_a_file_that_vanished_is_rejected_and_not_fatal(tmp_path: Path, tree: Tree, code: Code) -> None:
-    source = open_folder(tree(tmp_path / "project", {"a.py": code("a"), "script": "#!/bin/sh\n"}))
-    assert len(source.entries) == 2
-    for entry in source.entries:
-        entry.file.unlink()
-    for step in (steps.Read(), steps.Language(["Python"])):
-        documents: list[Document] = list(steps.ListFiles([source]).run())
-        judged = [step.judge(document) for document in documents]
-        assert judged[-1] == ("unreadable", "No such file or directory")
+    folder = tree(tmp_path / "project", {"a.py": code("a"), "script": "#!/bin/sh\n"})
+    (source,) = open_sources([str(folder)], run=tmp_path / "run")
+    entries = [entry for piece in source.pieces(1_000_000) for entry in piece.entries()]
+    assert len(entries) == 2
+    for path in ("a.py", "script"):
+        (folder / path).unlink()
+    collect([], tmp_path / "licenses")
+    cleaner = Cleaner(CorpusConfig(), Trees.open(tmp_path / "licenses"))
+    assert {cleaner.reject(Draft(entry)) for entry in entries} == {("unreadable", "No such file or directory")}
+
+
+def test_a_rule_that_fails_costs_one_file_and_not_the_build(tmp_path: Path, tree: Tree, code: Code) -> None:
+    folder = tree(tmp_path / "project", {"a.py": code("a")})
+    (source,) = open_sources([str(folder)], run=tmp_path / "run")
+    collect([], tmp_path / "licenses")
+    cleaner = Cleaner(CorpusConfig(), Trees.open(tmp_path / "licenses"))
+
+    def syntax(draft: Draft) -> None:
+        raise RecursionError("too deep")
+
+    cleaner.rules = [syntax]
+    (entry,) = (entry for piece in source.pieces(1_000_000) for entry in piece.entries())
+    assert cleaner.reject(Draft(entry)) == ("error", "syntax: RecursionError: too deep")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -99,7 +117,7 @@ def test_an_unreadable_file_and_folder_are_rejected(tmp_path: Path, tree: Tree, 
     (source / "c.py").chmod(0)
     (source / "d").chmod(0)
     try:
-        manifest = build(tmp_path / "run" / "corpus", CorpusConfig(sources=[str(source)]))
+        manifest = build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(source)]))
     finally:
         (source / "d").chmod(0o700)
     assert manifest.counts["rejected"] == {"unreadable": 2}
@@ -108,14 +126,6 @@ def test_an_unreadable_file_and_folder_are_rejected(tmp_path: Path, tree: Tree, 
 def test_a_path_that_is_no_unicode(tmp_path: Path, tree: Tree, code: Code) -> None:
     source = tree(tmp_path / "project", {"a.py": code("a"), "b.py": code("b")})
     Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.py")).write_text(code("c"))
-    build(tmp_path / "run" / "corpus", CorpusConfig(sources=[str(source)]))
+    build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(source)]))
     rows = [row["path"] for split in ("train", "valid") for row in read_rows(tmp_path / "run" / "corpus", split)]
     assert sorted(rows) == ["a.py", "b.py", "caf\\xe9.py"]
-
-
-def test_two_workers_share_the_files(tmp_path: Path, tree: Tree, code: Code) -> None:
-    source = open_folder(tree(tmp_path / "project", {f"{name}.py": code(name) for name in "abcde"}))
-    with quiet_datatrove():
-        shares = [[doc.metadata["path"] for doc in steps.ListFiles([source]).run(rank=r, world_size=2)] for r in (0, 1)]
-    assert sorted(shares[0] + shares[1]) == [f"{name}.py" for name in "abcde"]
-    assert not set(shares[0]) & set(shares[1])
