@@ -69,8 +69,8 @@ class Dedup(Settings):
     near: bool = Field(default=True, description="also drop files that are almost another one")
     threshold: float = Field(default=0.7, gt=0, le=1, description="Jaccard similarity of the sets of shingles")
     shingle: int = Field(default=5, ge=1, description="lexemes in a shingle")
-    bands: int = Field(default=32, ge=1, description="of the MinHash signature")
-    rows: int = Field(default=8, ge=1, description="hashes in a band")
+    bands: int = Field(default=42, ge=1, description="of the MinHash signature")
+    rows: int = Field(default=6, ge=1, description="hashes in a band")
 
 
 class Decontamination(Settings):

@@ -17,7 +17,7 @@ from codelm.corpus.decontaminate import Contamination
 from codelm.corpus.languages import language_of, settle
 from codelm.corpus.licenses.policy import license_rejection
 from codelm.corpus.licenses.tree import Trees
-from codelm.corpus.near_duplicates import shingles, signature
+from codelm.corpus.near_duplicates import runs, signature
 from codelm.corpus.order import imports_of
 from codelm.corpus.parse import parse_rejection
 from codelm.corpus.paths import path_rejection
@@ -186,7 +186,7 @@ class Cleaner:
             "content": draft.text,
             "token_count": len(found.hashes),
             "text_hash": normalised_hash(draft.data),
-            "signature": signature(shingles(found.hashes, dedup), dedup) if dedup.near else None,
+            "signature": signature(runs(found.hashes, dedup), dedup) if dedup.near else None,
             "imports": imports_of(draft.text, draft.columns["language"]),
         }
         return None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import rensa
+import rensa  # type: ignore[import-untyped]
 
 from codelm.config.corpus import Dedup
 from codelm.lexemes import BASE, Hashes, grams, mixed
@@ -31,13 +31,21 @@ Signatures = npt.NDArray[np.uint32]
 Indices = npt.NDArray[np.int64]
 
 
+def runs(hashes: Hashes, config: Dedup) -> Hashes:
+    """The shingles of a text in order, with repeats. A text shorter than a shingle has one, all of it; an empty one has none.
+
+    hashes: of its lexemes.
+    """
+    return grams(hashes, min(config.shingle, len(hashes))) if len(hashes) else hashes
+
+
 def shingles(hashes: Hashes, config: Dedup) -> Hashes:
-    """The set of shingles of a text, sorted. A text shorter than a shingle has one, all of it; an empty one has none."""
-    return np.unique(grams(hashes, min(config.shingle, len(hashes))) if len(hashes) else hashes)
+    """The set of shingles of a text, sorted."""
+    return np.unique(runs(hashes, config))
 
 
 def signature(shingles: Hashes, config: Dedup) -> bytes:
-    """The MinHash signature of a set of shingles: bands * rows little-endian uint32."""
+    """The MinHash signature of shingles, in any order and with any repeats: bands * rows little-endian uint32."""
     count = config.bands * config.rows
     ends = np.array([0, len(shingles)], dtype=np.uint64)
     digests = rensa.RMinHash.digest_matrix_from_flat_token_hashes(shingles, ends, count, SEED)
