@@ -28,14 +28,14 @@ def balance(
     order they are given in. A language that would lose more than `config.max_dropped` of its bytes stays whole.
     """
     names, of = np.unique(np.asarray(languages, dtype=str), return_inverse=True)
-    files = np.asarray(sizes, dtype=np.float64)
-    before = np.bincount(of, weights=files, minlength=len(names)).astype(np.float64)
+    of_files = np.asarray(sizes, dtype=np.float64)
+    before = np.bincount(of, weights=of_files, minlength=len(names)).astype(np.float64)
     whole: set[int] = set()
     warnings: list[str] = []
     while True:
-        keep = cut(of, files, keys, before, whole, config.max_language_share, seed)
-        after = np.bincount(of[keep], weights=files[keep], minlength=len(names))
-        lost = 1 - after / np.maximum(before, 1)
+        keep = cut(of, of_files, keys, before, whole, config.max_language_share, seed)
+        after = np.bincount(of[keep], weights=of_files[keep], minlength=len(names))
+        lost = (before - after) / np.maximum(before, 1)
         # the largest first: with it whole, the others may fit
         spared = [int(i) for i in np.argsort(-before, kind="stable") if i not in whole and lost[i] > config.max_dropped]
         if not spared:

@@ -13,6 +13,7 @@ MAX_CANDIDATES = 16
 """files of one name among which the nearest is looked for"""
 ROOTS = ("", "src", "lib", "include")
 """Folders that names of one part are looked for in, besides those above the file that imports them."""
+COMMENT = re.compile(r"#[^\n]*")
 QUOTED = re.compile(r"""['"`]([^'"`\n]+)""")
 
 
@@ -35,8 +36,8 @@ class Family(NamedTuple):
 
 def python(match: re.Match[str]) -> Iterator[str]:
     """`import a.b as c, d` → a/b, d; `from ..a import b, c` → ../a/b, ../a/c."""
-    module, names = match[1], [name.split() for name in match[2].strip("()").split(",")]
-    heads = [name[0] for name in names if name and not name[0].startswith("#")]
+    module, names = match[1], COMMENT.sub("", match[2]).strip("()").split(",")
+    heads = [name.split()[0] for name in names if name.strip()]
     if module is None:
         yield from (head.replace(".", "/") for head in heads)
         return
@@ -53,7 +54,10 @@ def rust(match: re.Match[str]) -> Iterator[str]:
         yield f"./{match[1]}"
         return
     base = {"crate": "", "super": "../", "self": "./"}[match[2]]
-    head, brace, rest = match[3].partition("{")
+    names = match[3]
+    while names.startswith("super::"):
+        base, names = base + "../", names.removeprefix("super::")
+    head, brace, rest = names.partition("{")
     for part in rest.rstrip("}").split(",") if brace else [""]:
         modules = []
         for name in (head + part.strip()).split("::"):
