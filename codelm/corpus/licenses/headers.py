@@ -8,6 +8,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+import ahocorasick
 import yaml
 
 from codelm.corpus.languages import DATA
@@ -149,30 +150,37 @@ def gnu_version(plain: str, match: re.Match[str]) -> tuple[str | None, bool]:
 
 
 class Named(NamedTuple):
-    """Licences that are known by a pattern over the words of a head."""
+    """A licence that is known by a pattern over the words of a head."""
 
-    prefilter: re.Pattern[str]
-    patterns: dict[str, tuple[re.Pattern[str], float]]
-    """SPDX expression → pattern, confidence"""
+    spdx: str
+    pattern: re.Pattern[str]
+    confidence: float
 
 
 @cache
-def named() -> Named:
-    """The patterns of data/licenses.yaml."""
+def named() -> tuple[list[Named], ahocorasick.Automaton]:
+    """The patterns of data/licenses.yaml, and the automaton that tells by their hints which of them to try."""
     data = yaml.safe_load((DATA / "licenses.yaml").read_text(encoding="utf-8"))
-    rows = {spdx: (row["header"], row.get("confidence", NAMED_CONFIDENCE)) for spdx, row in data.items() if "header" in row}
-    return Named(
-        re.compile("|".join(pattern for pattern, _ in rows.values())),
-        {spdx: (re.compile(pattern), confidence) for spdx, (pattern, confidence) in rows.items()},
-    )
+    rows = {spdx: row for spdx, row in data.items() if "header" in row}
+    hints: dict[str, list[int]] = {}
+    for index, row in enumerate(rows.values()):
+        for hint in row["hints"]:
+            hints.setdefault(hint, []).append(index)
+    automaton = ahocorasick.Automaton()
+    for hint, indices in hints.items():
+        automaton.add_word(hint, tuple(indices))
+    automaton.make_automaton()
+    patterns = [
+        Named(spdx, re.compile(row["header"]), row.get("confidence", NAMED_CONFIDENCE)) for spdx, row in rows.items()
+    ]
+    return patterns, automaton
 
 
 def named_licenses(plain: str) -> dict[str, float]:
     """SPDX expression → confidence of what a head names outside the GNU family."""
-    known = named()
-    if not known.prefilter.search(plain):
-        return {}
-    found = {spdx: confidence for spdx, (pattern, confidence) in known.patterns.items() if pattern.search(plain)}
+    patterns, automaton = named()
+    hinted = sorted({index for _, indices in automaton.iter(plain) for index in indices})
+    found = {one.spdx: one.confidence for one in map(patterns.__getitem__, hinted) if one.pattern.search(plain)}
     if len(found) > 1:
         found.pop(PROPRIETARY, None)  # "proprietary" is a word of other licences too
     return found
