@@ -8,9 +8,10 @@ depend on until the corpus is whole: a build that was killed goes on there, and 
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ HERE = Path(__file__).parent
 AFTERWARDS = {"read.py", "report.html.j2", "report.py", "snapshot.py", "tokens.py", "why.py"}
 """Files of this package that work on a finished corpus and do not shape it."""
 
+PARTIAL = shutil.ignore_patterns(".*")
 REPORT = "report.html"
 UNKNOWN = "unknown"
 TOP_REASONS = 3
@@ -62,15 +64,17 @@ def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Ma
         with stage.build() as partial:
             decisions = gather(work, config, sources, progress)
             for name in ("snapshot", "rejected"):
-                shutil.copytree(work / name, partial / name)  # the work stays whole should this be killed, too
+                # links: the work stays whole should this be killed, too, and takes no room twice
+                shutil.copytree(work / name, partial / name, copy_function=os.link, ignore=PARTIAL)
             stage.counts = finish(partial, work / "licenses", config, progress)
             stage.counts |= {
-                "snapshot_id": snapshot_id(work, config),
+                "inputs_id": inputs_id(work, config),
                 "mixture": decisions.mixture,
                 "warnings": decisions.warnings,
                 "steps": steps(work),
             }
-        shutil.rmtree(works)
+            stage.counts["snapshot_id"] = snapshot_id(stage.counts["inputs_id"], config.identity(), code())
+        shutil.rmtree(works, ignore_errors=True)  # a worker of a killed build may still be leaving it
         manifest = Manifest.read(folder)
     if not (folder / REPORT).exists():
         write_report(folder)
@@ -148,10 +152,9 @@ def list_pieces(work: Path, config: CorpusConfig, sources: Sequence[Source]) -> 
     return [(source, size) for source, size in json.loads(listing.read_text(encoding="utf-8"))]
 
 
-def snapshot_id(work: Path, config: CorpusConfig) -> str:
-    """Identity of a corpus: SHA-256 of its inputs, settings and code, and of no place, time or number of workers.
-
-    The inputs are every file that the sources have, by repo, path, size and, where it was read, hash of its bytes.
+def inputs_id(work: Path, config: CorpusConfig) -> str:
+    """Identity of what the sources hold: SHA-256 of every file by repo, path, size and, where it was read, hash of its bytes,
+    of the licence texts beside them, and of the user's own benchmarks. Where it all lies does not enter.
     """
     columns = ["repo", "path", "size", "blob_sha"]
     files = sorted(
@@ -159,9 +162,14 @@ def snapshot_id(work: Path, config: CorpusConfig) -> str:
         for folder, pattern in (("candidates", "*"), ("rejected", "[0-9]*"))
         for row in table(work / folder, columns, f"{pattern}.parquet")
     )
-    settings = config.identity()
-    del settings["sources"]  # what is in them counts, not where they lie
-    return digest([settings, code(), files])[:16]
+    benchmarks = [file_sha256(Path(path)) for path in config.decontaminate.files]
+    return digest([files, file_sha256(work / "licenses" / "trees.json"), benchmarks])
+
+
+def snapshot_id(inputs: str, settings: Mapping[str, Any], code: Mapping[str, str]) -> str:
+    """Identity of a corpus: SHA-256 of its inputs, settings and code, and of no place, time or number of workers."""
+    places = {"sources"}  # what is in them counts, not where they lie
+    return digest([inputs, {name: value for name, value in settings.items() if name not in places}, dict(code)])[:16]
 
 
 def finish(folder: Path, collected: Path, config: CorpusConfig, progress: Progress = silent) -> dict[str, Any]:

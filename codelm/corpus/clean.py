@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -25,7 +26,6 @@ from codelm.corpus.rows import CANDIDATE, REJECTED, RowWriter
 from codelm.corpus.secrets import redact
 from codelm.corpus.sources.base import Entry, Rejection, load_piece
 from codelm.lexemes import lexemes
-from codelm.stage import write_atomically
 
 HEAD_BYTES = 256
 
@@ -231,5 +231,7 @@ class Clean(PipelineStep):  # type: ignore[misc, unused-ignore]
                 else:
                     kept.write(draft.columns)
         (self.work / "steps").mkdir(exist_ok=True)
-        write_atomically(self.work / "steps" / f"{name}.json", json.dumps(cleaner.clock))
+        temporary = self.work / "steps" / f".{name}.{os.getpid()}"
+        temporary.write_text(json.dumps(cleaner.clock), encoding="utf-8")
+        temporary.replace(self.work / "steps" / f"{name}.json")
         yield from ()

@@ -1,5 +1,6 @@
 """The columns of the corpus and of what was left out of it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
@@ -117,7 +118,8 @@ class RowWriter:
 
     def __enter__(self) -> "RowWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary = self.path.with_name(f".{self.path.name}.partial")
+        # a worker that outlives a killed build may still be at the same file
+        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self.file = pq.ParquetWriter(self.temporary, self.schema, compression="zstd")
         return self
 
