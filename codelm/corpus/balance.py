@@ -1,8 +1,9 @@
 """How languages and sources are mixed: a cap on the largest languages, and the weights to draw them by."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,23 @@ def weights(counts: Mapping[str, int], alpha: float) -> dict[str, float]:
     raised = {name: float(count) ** alpha for name, count in counts.items() if count > 0}
     total = sum(raised.values())
     return {name: value / total for name, value in sorted(raised.items(), key=lambda item: (-item[1], item[0]))}
+
+
+def mixture(files: Iterable[tuple[str, str, int]], source_of: Mapping[str, str], alpha: float) -> dict[str, Any]:
+    """How to draw from the training files: the weights of languages and of sources.
+
+    files: repo, language and bytes of each. source_of: repo → source; it goes into the result, so that a row tells its own.
+    """
+    languages, sources = Counter[str](), Counter[str]()
+    for repo, language, size in files:
+        languages[language] += size
+        sources[source_of[repo]] += size
+    return {
+        "alpha": alpha,
+        "languages": weights(languages, alpha),
+        "sources": weights(sources, alpha),
+        "source_of": dict(sorted(source_of.items())),
+    }
 
 
 def stable_hash(seed: int, key: str) -> int:

@@ -73,7 +73,7 @@ def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Ma
                 "warnings": decisions.warnings,
                 "steps": steps(work),
             }
-            stage.counts["snapshot_id"] = snapshot_id(stage.counts["inputs_id"], config.identity(), code())
+            stage.counts["snapshot_id"] = snapshot_id(stage.counts["inputs_id"], config, code())
         shutil.rmtree(works, ignore_errors=True)  # a worker of a killed build may still be leaving it
         manifest = Manifest.read(folder)
     if not (folder / REPORT).exists():
@@ -166,10 +166,12 @@ def inputs_id(work: Path, config: CorpusConfig) -> str:
     return digest([files, file_sha256(work / "licenses" / "trees.json"), benchmarks])
 
 
-def snapshot_id(inputs: str, settings: Mapping[str, Any], code: Mapping[str, str]) -> str:
+def snapshot_id(inputs: str, config: CorpusConfig, code: Mapping[str, str]) -> str:
     """Identity of a corpus: SHA-256 of its inputs, settings and code, and of no place, time or number of workers."""
-    places = {"sources"}  # what is in them counts, not where they lie
-    return digest([inputs, {name: value for name, value in settings.items() if name not in places}, dict(code)])[:16]
+    settings = config.identity()
+    del settings["sources"], settings["decontaminate"]["files"]  # what is in them counts, not where they lie
+    settings["opt_outs"] = sorted(set(config.opt_outs))
+    return digest([inputs, settings, dict(code)])[:16]
 
 
 def finish(folder: Path, collected: Path, config: CorpusConfig, progress: Progress = silent) -> dict[str, Any]:

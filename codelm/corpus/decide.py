@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codelm.config.corpus import CorpusConfig, Dedup
-from codelm.corpus.balance import balance, weights
+from codelm.corpus.balance import balance, mixture
 from codelm.corpus.near_duplicates import drop_near_duplicates, shingles
 from codelm.corpus.order import repository_order
 from codelm.corpus.rows import COPIES, GROUP_ROWS, REJECTED, RowWriter
@@ -151,17 +151,11 @@ def decide(work: Path, config: CorpusConfig, sources: Sequence[str]) -> Decision
                 rank, row = found.at(i)
                 file.write({"rank": rank, "row": row, "order": position[i], "also_in": copies[i]})
         decisions.shards.append((name, int(found.size[members].sum())))
-    by_language, by_source = Counter[str](), Counter[str]()
-    for i in left:
-        if splits[found.repo[i]][found.path[i]] == TRAIN:
-            by_language[found.language[i]] += int(found.size[i])
-            by_source[sources[found.at(i)[0]]] += int(found.size[i])
-    alpha = config.balance.alpha
-    decisions.mixture = {
-        "alpha": alpha,
-        "languages": weights(by_language, alpha),
-        "sources": weights(by_source, alpha),
-    }
+    source_of = {found.repo[i]: sources[found.at(i)[0]] for i in left}
+    train = [i for i in left if splits[found.repo[i]][found.path[i]] == TRAIN]
+    decisions.mixture = mixture(
+        ((found.repo[i], found.language[i], int(found.size[i])) for i in train), source_of, config.balance.alpha
+    )
     return decisions
 
 
@@ -221,8 +215,9 @@ def opted_out(places: Sequence[str], patterns: Sequence[str]) -> str | None:
 
 @lru_cache(maxsize=1024)
 def matches(pattern: str) -> Any:
-    """A pattern of repo/path with * for anything, "/" too."""
-    return re.compile(fnmatch.translate(pattern)).match
+    """A pattern of repo/path with * for anything, "/" too; it takes along what stands below."""
+    plain = pattern.rstrip("/")
+    return re.compile(f"{fnmatch.translate(plain)}|{fnmatch.translate(plain + '/*')}").match
 
 
 def positions(found: Candidates, kept: Sequence[int]) -> dict[int, int]:
