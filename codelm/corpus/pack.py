@@ -1,7 +1,7 @@
 """The step that writes the snapshot's shards from the candidates that were chosen."""
 
-from collections.abc import Sequence
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
