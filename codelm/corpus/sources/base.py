@@ -68,8 +68,10 @@ class Entry(NamedTuple):
 class Piece(Protocol):
     """A part of a source that one task works off. Can be pickled; the same entries in the same order each time."""
 
-    size: int
-    """bytes, for the progress bar"""
+    @property
+    def size(self) -> int:
+        """Bytes, for the progress bar."""
+        ...
 
     def entries(self) -> Iterable[Entry]:
         """Its entries."""
