@@ -34,7 +34,7 @@ from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage, digest, file_sha256, write_atomically
 
 HERE = Path(__file__).parent
-AFTERWARDS = {"read.py", "report.html.j2", "report.py", "snapshot.py", "tokens.py", "why.py"}
+AFTERWARDS = {"read.py", "report.html.j2", "report.py", "snapshot.py", "status.py", "tokens.py", "why.py"}
 """Files of this package that work on a finished corpus and do not shape it."""
 
 PARTIAL = shutil.ignore_patterns(".*")

@@ -74,7 +74,7 @@ def content(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "tiles": [
             (f"{counts['files_kept']:,}", f"of {counts['files_seen']:,} files kept"),
             (size(kept_bytes), f"of {size(seen_bytes)}"),
-            (f"{sum(one['tokens'] for one in counts['languages'].values()):,}", "words and marks"),
+            (millions(sum(one["tokens"] for one in counts["languages"].values())), "words and marks"),
             (f"{len(counts['repos']):,}", "repositories and packages"),
             (f"{len(counts['languages']):,}", "languages"),
             (f"{len(counts['licenses']):,}", "licences"),
@@ -133,6 +133,18 @@ def by(dropped: Any, column: str, reasons: tuple[str, ...] = ()) -> dict[str, di
         row[column] or "unknown": {"files": row["reason_count"], "bytes": row["size_sum"] or 0} for row in sums.to_pylist()
     }
     return dict(sorted(found.items(), key=lambda item: (-item[1]["bytes"], item[0])))
+
+
+def licenses(folder: Path) -> list[tuple[str, dict[str, int], dict[str, int]]]:
+    """Licence → files and bytes that were kept, and that were left out because of it; the largest first.
+
+    Raises UserError if there is no corpus.
+    """
+    kept: dict[str, dict[str, int]] = Manifest.read(folder).counts["licenses"]
+    dropped = by(read(folder / "rejected", ["size", "reason", "license"]), "license", ("license", "license_unknown"))
+    nothing = {"files": 0, "bytes": 0}
+    rows = [(name, kept.get(name, nothing), dropped.get(name, nothing)) for name in dict.fromkeys([*kept, *dropped])]
+    return sorted(rows, key=lambda row: (-row[1]["bytes"], -row[2]["bytes"], row[0]))
 
 
 def amounts(kept: Mapping[str, Mapping[str, int]], dropped: Mapping[str, Mapping[str, int]] | None = None) -> list[Bar]:
@@ -255,6 +267,11 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:,.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def millions(count: int) -> str:
+    """A large number for people."""
+    return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,}"
 
 
 def percent(share: float) -> str:
