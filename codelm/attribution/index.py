@@ -149,7 +149,7 @@ def batches(shards: Sequence[Path], progress: Progress) -> Iterator[tuple[list[b
             with pq.ParquetFile(path) as source:
                 for batch in source.iter_batches(BATCH_ROWS, columns=[*ABOUT, "content"]):
                     contents += batch.column("content").cast(pa.binary()).to_pylist()
-                    about += batch.select(ABOUT).to_pylist()
+                    about += [{**row, "also_in": row["also_in"] or []} for row in batch.select(ABOUT).to_pylist()]
                     if sum(map(len, contents)) >= BATCH_BYTES:
                         done += len(contents)
                         yield contents, about

@@ -136,16 +136,17 @@ class Index:
             raise ValueError(f"runs of fewer than {RUN} lexemes are not sure to be found")
         before, data = (part.encode("utf-8", "replace") for part in (context[-CONTEXT_CHARS:], text))
         found = lexemes(before + data)
-        first = int(np.searchsorted(found.ends, len(before), side="right"))  # the first that ends in the text
-        skip = max(first - CONTEXT, 0)
+        inside = int(np.searchsorted(found.ends, len(before), side="right"))  # lexemes before the first that ends in the text
+        skip = max(inside - CONTEXT, 0)
         found = Lexemes(found.hashes[skip:], found.starts[skip:], found.ends[skip:])
-        if len(found.hashes) < min_lexemes or first == skip + len(found.hashes):
+        first = inside - skip
+        if len(found.hashes) < min_lexemes or first == len(found.hashes):
             return None
         places, files = self._places(found.hashes)
         if not len(places.query):
             return []
-        runs = self._runs(found.hashes.astype(np.uint32), places, min_lexemes, first - skip)
-        return [self._match(text, data, len(before), found, piece) for piece in merged(ranges(runs, files))]
+        runs = self._runs(found.hashes.astype(np.uint32), places, min_lexemes, first)
+        return [self._match(text, data, len(before), found, first, piece) for piece in merged(ranges(runs, files))]
 
     def _places(self, hashes: Hashes) -> tuple[Places, Indices]:
         """Where a fingerprint of the text stands in the corpus; and for each run of RUN lexemes of it that has a common
@@ -202,9 +203,9 @@ class Index:
         row = row[long]
         return Runs(start[long] + low, stop[long] + low, doc[row], diagonal[row])
 
-    def _match(self, text: str, data: bytes, before: int, found: Lexemes, piece: Range) -> Match:
-        """What to tell of a range. before: bytes of context left of the text's `data`."""
-        start = max(int(found.starts[piece.start]) - before, 0)
+    def _match(self, text: str, data: bytes, before: int, found: Lexemes, first: int, piece: Range) -> Match:
+        """What to tell of a range. before: bytes of context left of the text's `data`; first: the first lexeme in the text."""
+        start = max(int(found.starts[max(piece.start, first)]) - before, 0)
         end = int(found.ends[piece.end - 1]) - before
         if not text.isascii():
             start, end = (len(data[:place].decode("utf-8", "replace")) for place in (start, end))
