@@ -177,10 +177,11 @@ def snapshot_id(inputs: str, config: CorpusConfig, code: Mapping[str, str]) -> s
 def finish(folder: Path, collected: Path, config: CorpusConfig, progress: Progress = silent) -> dict[str, Any]:
     """Makes from `snapshot/` and `rejected/` what goes with them: NOTICE, licence texts, attribution. Returns the counts.
 
-    collected: the licence texts of the sources.
+    collected: the licence texts of the sources, or the `licenses` of a corpus that these rows were in before.
     """
-    columns = ["repo", "version", "license", "license_sha", "copyright"]
-    write_notice(folder, table(folder / "snapshot", columns), collected)
+    versions = {row["repo"]: row["version"] for row in table(folder / "snapshot", ["repo", "version"])}
+    columns = ["repo", "license", "license_sha", "copyright"]
+    write_notice(folder, versions, table(folder / "snapshot", columns), collected)
     if config.attribution:
         (folder / "attribution").mkdir()
         build_index(folder / "attribution", sorted((folder / "snapshot").glob("*.parquet")), progress)
