@@ -15,14 +15,18 @@ from licensedcode.models import load_licenses, load_rules
 from codelm.corpus.licenses.expressions import canonical
 from codelm.corpus.licenses.normal import normal, normal_hash
 
-LICENSES = """
-    0BSD AFL-3.0 AGPL-3.0-only Apache-1.1 Apache-2.0 Artistic-1.0-Perl Artistic-2.0 BSD-1-Clause BSD-2-Clause BSD-3-Clause
-    BSD-3-Clause-Clear BSD-4-Clause BSD-4-Clause-UC BSL-1.0 BlueOak-1.0.0 CC-BY-3.0 CC-BY-4.0 CC-BY-NC-4.0 CC-BY-SA-3.0
-    CC-BY-SA-4.0 CC0-1.0 CDDL-1.0 CDDL-1.1 CECILL-2.1 CPL-1.0 ECL-2.0 EPL-1.0 EPL-2.0 EUPL-1.2 GFDL-1.3-only GPL-1.0-only
-    GPL-2.0-only GPL-3.0-only HPND ISC LGPL-2.0-only LGPL-2.1-only LGPL-3.0-only MIT MIT-0 MIT-CMU MPL-1.1 MPL-2.0 MS-PL MS-RL
-    MulanPSL-2.0 NCSA OFL-1.1 OSL-3.0 OpenSSL PHP-3.01 PSF-2.0 PostgreSQL Python-2.0 SSPL-1.0 UPL-1.0 Unicode-3.0 Unlicense
-    W3C WTFPL X11 ZPL-2.1 Zlib curl
-""".split()
+# fmt: off
+LICENSES = {
+    "0BSD", "AFL-3.0", "AGPL-3.0-only", "Apache-1.1", "Apache-2.0", "Artistic-1.0-Perl", "Artistic-2.0",
+    "BSD-1-Clause", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear", "BSD-4-Clause", "BSD-4-Clause-UC",
+    "BSL-1.0", "BlueOak-1.0.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0",
+    "CDDL-1.0", "CDDL-1.1", "CECILL-2.1", "CPL-1.0", "ECL-2.0", "EPL-1.0", "EPL-2.0", "EUPL-1.2", "GFDL-1.3-only",
+    "GPL-1.0-only", "GPL-2.0-only", "GPL-3.0-only", "HPND", "ISC", "LGPL-2.0-only", "LGPL-2.1-only", "LGPL-3.0-only",
+    "MIT", "MIT-0", "MIT-CMU", "MPL-1.1", "MPL-2.0", "MS-PL", "MS-RL", "MulanPSL-2.0", "NCSA", "OFL-1.1", "OSL-3.0",
+    "OpenSSL", "PHP-3.01", "PSF-2.0", "PostgreSQL", "Python-2.0", "SSPL-1.0", "UPL-1.0", "Unicode-3.0", "Unlicense",
+    "W3C", "WTFPL", "X11", "ZPL-2.1", "Zlib", "curl",
+}
+# fmt: on
 SHORTEST = 20
 """Words; anything shorter is no whole licence text."""
 OUT = Path(__file__).parent.parent / "codelm" / "corpus" / "data" / "license_hashes.json"
@@ -44,7 +48,7 @@ def main() -> None:
             found[name].append(digest)
     rows = [f'  "{name}": {json.dumps(sorted(found[name]))}' for name in sorted(found)]
     OUT.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
-    print(f"{len(found)} licences, {sum(map(len, found.values()))} texts; none for {sorted(set(LICENSES) - set(found))}")
+    print(f"{len(found)} licences, {sum(map(len, found.values()))} texts; none for {sorted(LICENSES - set(found))}")
 
 
 if __name__ == "__main__":

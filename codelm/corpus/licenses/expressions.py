@@ -75,7 +75,7 @@ def _parse(expression: str) -> Any | None:
 
 @cache
 def _licensing() -> Any:
-    from license_expression import Licensing
+    from license_expression import Licensing  # type: ignore[import-untyped]
 
     return Licensing()
 

@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-import ahocorasick
+import ahocorasick_rs
 import yaml
 
 from codelm.corpus.languages import DATA
@@ -27,7 +27,9 @@ HINTS = (b"licen", b"public", b"gpl", b"rights", b"permi", b"redistribution", b"
 KEPT = b"abcdefghijklmnopqrstuvwxyz0123456789.+" + bytes(range(128, 256))
 WORDS = bytes(byte if byte in KEPT else 32 for byte in (bytes([code]).lower()[0] for code in range(256)))
 """Byte → itself in lower case, or a space."""
-LINE_WORDS = re.compile(rb"(?m)^[ \t]*(?:@?rem|dnl|[cC@*]|@c|@comment|echo|NB\.)(?=[ \t])|\\[nrt](?![a-z])|\\[nrt](?=[a-z]+[ \"'])", re.I)
+LINE_WORDS = re.compile(
+    rb"(?m)^[ \t]*(?:@?rem|dnl|[cC@*]|@c|@comment|echo|NB\.)(?=[ \t])|\\[nrt](?![a-z])|\\[nrt](?=[a-z]+[ \"'])", re.I
+)
 """What comments put before a line, in words; line ends inside string literals."""
 MARKUP = re.compile(rb"</?[a-zA-Z][^<>@\n]{0,200}>|&nbsp;|&#160;")
 DOTS = re.compile(rb"\.(?![\da-z])")
@@ -46,7 +48,9 @@ def words(head: str) -> str:
 # ------------------------------------------------------------------ SPDX-License-Identifier
 
 SPDX = re.compile(r"SPDX-License-Identifier:", re.IGNORECASE)
-SPDX_TOKEN = re.compile(r"(?P<gap>[ \t]*(?:\r?\n[ \t]*(?:(?:REM|dnl|[cC])[ \t])?[\s#*/;%!\"'|>.-]*)?)(?P<token>[A-Za-z0-9][\w.+:-]*|[()/])")
+SPDX_TOKEN = re.compile(
+    r"(?P<gap>[ \t]*(?:\r?\n[ \t]*(?:(?:REM|dnl|[cC])[ \t])?[\s#*/;%!\"'|>.-]*)?)(?P<token>[A-Za-z0-9][\w.+:-]*|[()/])"
+)
 OPERATORS = {"AND", "OR", "WITH"}
 
 
@@ -87,8 +91,9 @@ GNU = re.compile(
     r"|\b(?P<alone>lesser |library |affero )?(?:gnu )?general public licen[sc]e"
     r"|\bgnu (?P<free>free documentation licen[sc]e|fdl)"
     r"|\bgnu (?:(?P<kind2>lesser|library|affero) )?(?P<short>[al]?gpl)(?P<v1>v? ?\d(?:\.\d)?\+?)?"
-    r"|\b(?:under|under the|of the|terms of|license|licence|licenses|licensed|licenced) (?:is )?(?:the )?(?:terms of (?:the )?)?"
-    r"(?:https?:?\S* )?(?:www\.)?(?:\S*gnu\.org\S* (?:licenses )?)?(?P<bare>[al]?gpl)(?P<v2> ?v? ?\d(?:\.\d)?\+?)?(?:\.html|\.txt)?"
+    r"|\b(?:under|under the|of the|terms of|licen[sc]e|licen[sc]es|licen[sc]ed) (?:is )?(?:the )?(?:terms of (?:the )?)?"
+    r"(?:https?:?\S* )?(?:www\.)?(?:\S*gnu\.org\S* (?:licenses )?)?"
+    r"(?P<bare>[al]?gpl)(?P<v2> ?v? ?\d(?:\.\d)?\+?)?(?:\.html|\.txt)?"
     r"|\b(?P<joined>[al]?gpl)(?P<v3> ?v ?\d(?:\.\d)?\+?| version \d(?:\.\d)?)"
     r"|\b(?P<dual>mit|bsd|apache|mpl|artistic) (?:and |or )?(?P<last>gpl)\b)"
     r"(?! (?:compatib|incompatib))"
@@ -101,14 +106,19 @@ KNOWN_VERSIONS = {
     "AGPL": {"1.0", "3.0"},
     "GFDL": {"1.1", "1.2", "1.3"},
 }
-LATER = r"(?P<later>\+|[^.]{0,60}?\b(?:any (?:later|newer)|or later|and later|or newer|or higher|or greater|or above|(?:later|newer) version))"
+LATER = r"(?P<later>\+|[^.]{0,60}?\b(?:any (?:later|newer)|(?:or|and) later|or (?:newer|higher|greater|above)|(?:later|newer) version))"
 VERSION = re.compile(rf"(?:\bv(?:ersion|er)?s?\.? ?|^ ?)(\d)(?:\.(\d))?\b{LATER}?")
-VERSION_BEFORE = re.compile(rf"\bversion (\d)(?:\.(\d))?\b(?:{LATER}(?: version)?)?(?: \S+){{0,2}}? (?:of|from) (?:the )?(?:terms of )?(?:the )?$")
-NOT_MEANT = re.compile(r"(?:compatib\w+ with|unlike|(?:\bnot|n t)(?: (?!receiv|see)\S+){0,6})(?: the)?(?: terms of)?(?: the)? ?$")
+VERSION_BEFORE = re.compile(
+    rf"\bversion (\d)(?:\.(\d))?\b(?:{LATER}(?: version)?)?(?: \S+){{0,2}}? (?:of|from) (?:the )?(?:terms of )?(?:the )?$"
+)
+NOT_MEANT = re.compile(
+    r"(?:compatib\w+ with|unlike|(?:\bnot|n t)(?: (?!receiv|see)\S+){0,6})(?: the)?(?: terms of)?(?: the)? ?$"
+)
 CLASSPATH = re.compile(r"\bclasspath exception\b|\bspecial exception\b.{0,200}\blinking this library\b")
 CHOICE = re.compile(
-    r"\balternatively\b|\bdual(?:ly)? licen|\b(?:tri|triple|multi) licen|\byour choice of\b|\bat your choice\b|\blicen[sc]ed under either\b"
-    r"|\b(?:mit|bsd|apache|mpl|artistic) (?:or )?gpl\b|\bor gpl\b|\bgpl or\b|\beither the gnu\b|\bor the gnu (?:lesser |affero |library )?general public\b"
+    r"\balternatively\b|\bdual(?:ly)? licen|\b(?:tri|triple|multi) licen|\byour choice of\b|\bat your choice\b"
+    r"|\blicen[sc]ed under either\b|\b(?:mit|bsd|apache|mpl|artistic) (?:or )?gpl\b|\bor gpl\b|\bgpl or\b|\beither the gnu\b"
+    r"|\bor the gnu (?:lesser |affero |library )?general public\b"
 )
 
 
@@ -158,28 +168,23 @@ class Named(NamedTuple):
 
 
 @cache
-def named() -> tuple[list[Named], ahocorasick.Automaton]:
-    """The patterns of data/licenses.yaml, and the automaton that tells by their hints which of them to try."""
+def named() -> tuple[list[Named], ahocorasick_rs.AhoCorasick, list[list[int]]]:
+    """The patterns of data/licenses.yaml, and what tells which of them to try: the hints, and for each its patterns."""
     data = yaml.safe_load((DATA / "licenses.yaml").read_text(encoding="utf-8"))
     rows = {spdx: row for spdx, row in data.items() if "header" in row}
     hints: dict[str, list[int]] = {}
     for index, row in enumerate(rows.values()):
         for hint in row["hints"]:
             hints.setdefault(hint, []).append(index)
-    automaton = ahocorasick.Automaton()
-    for hint, indices in hints.items():
-        automaton.add_word(hint, tuple(indices))
-    automaton.make_automaton()
-    patterns = [
-        Named(spdx, re.compile(row["header"]), row.get("confidence", NAMED_CONFIDENCE)) for spdx, row in rows.items()
-    ]
-    return patterns, automaton
+    patterns = [Named(spdx, re.compile(row["header"]), row.get("confidence", NAMED_CONFIDENCE)) for spdx, row in rows.items()]
+    return patterns, ahocorasick_rs.AhoCorasick(list(hints)), list(hints.values())
 
 
 def named_licenses(plain: str) -> dict[str, float]:
     """SPDX expression → confidence of what a head names outside the GNU family."""
-    patterns, automaton = named()
-    hinted = sorted({index for _, indices in automaton.iter(plain) for index in indices})
+    patterns, automaton, of_hint = named()
+    matches = automaton.find_matches_as_indexes(plain, overlapping=True)
+    hinted = sorted({index for hint, _, _ in matches for index in of_hint[hint]})
     found = {one.spdx: one.confidence for one in map(patterns.__getitem__, hinted) if one.pattern.search(plain)}
     if len(found) > 1:
         found.pop(PROPRIETARY, None)  # "proprietary" is a word of other licences too

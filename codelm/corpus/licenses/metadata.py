@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageMetadata
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -57,7 +57,7 @@ def stated_license(value: str) -> str | None:
 def fields(metadata: PackageMetadata | Mapping[str, Any], name: str) -> list[str]:
     """All values of a field, whatever holds them."""
     get_all = getattr(metadata, "get_all", None)
-    values = get_all(name) if get_all else metadata[name] if name in metadata else None
+    values = get_all(name) if get_all else cast(Mapping[str, Any], metadata).get(name)
     return [str(value) for value in ([values] if isinstance(values, str) else values or [])]
 
 
@@ -88,7 +88,7 @@ def same_family(coarse: str, exact: str) -> bool:
 
 
 def npm_license(package: Mapping[str, Any]) -> str | None:
-    """The SPDX expression of a package.json: `license` as text or {type}, or the old list `licenses`, any of which may be chosen.
+    """The SPDX expression of a package.json: `license` as text or {type}, or the old list `licenses` to choose from.
 
     "SEE LICENSE IN …" is None, "UNLICENSED" is proprietary: nobody may use it.
     """

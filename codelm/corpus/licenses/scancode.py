@@ -18,11 +18,15 @@ from functools import cache
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """For loading its index, on a busy machine."""
-TEXT_SECONDS = 120.0
+TEXT_SECONDS = 300.0
 """For one text; it gives up by itself after half of that."""
 MAX_FAILURES = 3
+WHOLE_SCORE = 80
+"""Of a match with a whole licence text, in percent."""
+SHORTEST_MENTION = 6
+"""Words."""
 
 
 class Detection(NamedTuple):
@@ -118,18 +122,35 @@ def pass_on(lines: IO[str], answers: "queue.Queue[str | None]") -> None:
 
 
 def detect(text: str) -> Detection:
-    """What scancode finds in a text, all that it finds joined by AND. Raises what scancode raises."""
-    from licensedcode.cache import build_spdx_license_expression, get_cache
-    from licensedcode.detection import detect_licenses
+    """What scancode finds in a text, all that it finds joined by AND. Raises what scancode raises.
 
-    found = list(detect_licenses(query_string=text, deadline=time.time() + TEXT_SECONDS / 2))
-    expressions = list(dict.fromkeys(one.license_expression for one in found if one.license_expression))
+    Beside a whole licence text, what only mentions a licence in a few words ("GPL-compatible") does not count. The texts of
+    licences between which the text leaves a choice are the choice, not a further demand.
+    """
+    from licensedcode.cache import (  # type: ignore[import-untyped]
+        build_spdx_license_expression,
+        get_cache,
+        get_index,
+    )
+
+    matches = get_index().match(query_string=text, deadline=time.time() + TEXT_SECONDS / 2)
+    matches = [match for match in matches if not (match.rule.is_license_intro or match.rule.is_license_clue)]
+    if any(match.rule.is_license_text and match.score() >= WHOLE_SCORE for match in matches):
+        matches = [match for match in matches if match.rule.is_license_text or match.len() >= SHORTEST_MENTION]
+    expressions = list(dict.fromkeys(match.rule.license_expression for match in matches))
     if not expressions:
         return Detection(None, 0.0)
     licensing = get_cache().licensing
-    joined = " AND ".join(f"({one})" for one in expressions)
+    choice = {family(key) for one in expressions if " OR " in one for key in licensing.license_keys(one)}
+    chosen = [one for one in expressions if " " in one or family(one) not in choice]
+    joined = " AND ".join(f"({one})" for one in chosen)
     spdx = build_spdx_license_expression(str(licensing.parse(joined).simplify()), licensing=licensing)
-    return Detection(spdx, round(min(match.score() for one in found for match in one.matches) / 100, 2))
+    return Detection(spdx, round(min(match.score() for match in matches) / 100, 2))
+
+
+def family(key: str) -> str:
+    """The name of a licence without its version: gpl-2.0-plus → gpl."""
+    return key.partition("-")[0]
 
 
 def answers(texts: Iterator[str]) -> Iterator[Any]:

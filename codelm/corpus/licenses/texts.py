@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from codelm.corpus.languages import DATA
-from codelm.corpus.licenses.expressions import canonical, conjunction, rank
+from codelm.corpus.licenses.expressions import canonical, conjunction, fold, parse, rank
 from codelm.corpus.licenses.normal import normal_hash
 from codelm.corpus.licenses.scancode import Scancode, scancode_version
 from codelm.progress import Progress, silent
@@ -106,7 +106,10 @@ class Cache:
         """What is on disk and makes sense."""
         try:
             rows = json.loads(self.path.read_text(encoding="utf-8"))
-            return {str(sha): Identified(spdx and str(spdx), float(confidence), "scancode") for sha, (spdx, confidence) in rows.items()}
+            return {
+                str(sha): Identified(spdx and str(spdx), float(confidence), "scancode")
+                for sha, (spdx, confidence) in rows.items()
+            }
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
@@ -130,16 +133,17 @@ def identify(texts: Iterable[str], progress: Progress = silent) -> dict[str, Ide
 
     progress: in characters.
     """
-    unique = {text_sha(text): text for text in texts}
     found: dict[str, Identified] = {}
     cached = Cache()
-    done, total = 0, sum(map(len, unique.values()))
+    done = 0
     with Scancode() as scancode:
         try:
-            for sha, text in unique.items():
-                found[sha] = by_hash(text) or cached.found.get(sha) or by_scancode(text, sha, scancode, cached)
-                done += len(text)
-                progress(done, total)
+            for text in texts:
+                sha = text_sha(text)
+                if sha not in found:
+                    found[sha] = by_hash(text) or cached.found.get(sha) or by_scancode(text, sha, scancode, cached)
+                    done += len(text)
+                    progress(done)
         finally:
             cached.write()
     return found
@@ -157,9 +161,32 @@ def by_scancode(text: str, sha: str, scancode: Scancode, cached: Cache) -> Ident
     answer = scancode.detect(text[:SCANCODE_CHARS]) if text.strip() else None
     if answer is None:
         return Identified(phrases, PHRASE_CONFIDENCE if phrases else 0.0, "phrases")
-    spdx, confidence = canonical(answer.spdx), answer.confidence
+    spdx, confidence = without_references(answer.spdx), answer.confidence
+    if spdx is None:
+        spdx, confidence = phrases, PHRASE_CONFIDENCE
     if len(text) > SCANCODE_CHARS and phrases and (spdx is None or rank(phrases) > rank(spdx)):
         spdx, confidence = conjunction(filter(None, [spdx, phrases])), PHRASE_CONFIDENCE  # it saw only the beginning
     found = Identified(spdx, confidence if spdx else 0.0, "scancode")
     cached.new[sha] = found
     return found
+
+
+REFERENCES = {f"licenseref-scancode-{name}" for name in ("unknown-license-reference", "unknown", "unknown-spdx", "generic-cla")}
+
+
+def without_references(expression: str | None) -> str | None:
+    """An expression without "see the licence in …" and terms for contributors, which say nothing more.
+
+    None if nothing else is in it.
+    """
+    tree = parse(expression)
+    if tree is None:
+        return None
+
+    def join(operator: str) -> Callable[[list[str | None]], str | None]:
+        return lambda values: operator.join(f"({value})" for value in values if value) or None
+
+    def leaf(names: tuple[str, ...]) -> str | None:
+        return None if names[0].lower() in REFERENCES else " WITH ".join(names)
+
+    return canonical(fold(tree, leaf, join(" AND "), join(" OR ")))
