@@ -185,9 +185,10 @@ def find_runs(folder: Path, common: tuple[Indices, Indices], runs: Partitions) -
     lexeme = np.memmap(folder / file_name("lexeme"), dtype=ARRAYS["lexeme"], mode="r")
     begins = np.fromfile(folder / file_name("table"), dtype=U64).reshape(-1, 3)[:, 0].astype(np.int64)
     places = np.sort(begins[docs] + positions)
+    new = np.minimum(np.diff(places, prepend=-1), WINDOW)  # of the WINDOW runs around each, those not around the one before
     for chunk in range(0, len(places), CHUNK):
-        starts = np.unique(places[chunk : chunk + CHUNK, None] - np.arange(WINDOW))
-        starts = starts[starts >= 0]
+        place, count = places[chunk : chunk + CHUNK], new[chunk : chunk + CHUNK]
+        starts = np.arange(count.sum()) + np.repeat(place + 1 - np.cumsum(count), count)
         owner = np.searchsorted(begins, starts, side="right") - 1
         # a run that begins before the document of its fingerprint or ends behind it is none
         inside = starts + RUN <= begins[owner + 1]
