@@ -1,11 +1,14 @@
 """Which Debian package a file belongs to: https://www.debian.org/doc/debian-policy/ch-docs.html#copyright-information."""
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from codelm.corpus.sources.base import Origin
+from codelm.corpus.sources.base import Entry, FileBlob, Origin
+
+PREFIX = "debian/"
 
 INSTALLED_TO = re.compile(r"/usr/(?:lib/python3/dist-packages|include(?:/[\w.]+-linux-\w+)?|(?:share|lib)/[^/]+)/")
 """Where files of a source package come to lie."""
@@ -57,14 +60,26 @@ class DebianPackages:
                 versions.setdefault(fields["Package"], fields["Version"])
         return versions
 
+    def copyright_file(self, package: str) -> Path:
+        """Where a package says what licences its files are under."""
+        return self.root / "usr/share/doc" / package / "copyright"
+
+    def license_files(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The copyright files of packages that do not state a licence for each of their files: then all of it counts."""
+        unstated = {entry.origin for entry in entries if entry.license is None and entry.rejection is None}
+        for origin in sorted(unstated, key=lambda origin: origin.repo):
+            file = self.copyright_file(origin.repo.removeprefix(PREFIX))
+            if origin.repo.startswith(PREFIX) and file.is_file():
+                status = file.stat()
+                yield Entry(origin, "copyright", FileBlob(file), status.st_size, str(status.st_mtime_ns))
+
     def origin(self, package: str) -> Origin:
         """A package as an origin; its files have licences of their own."""
-        return Origin(f"debian/{package}", self.versions.get(package))
+        return Origin(PREFIX + package, self.versions.get(package))
 
     def license(self, package: str, file: Path) -> str | None:
         """The SPDX expression that the package's copyright file states for one of its files, or None."""
         from codelm.corpus.licenses.debian import debian_license
 
-        copyright_file = self.root / "usr/share/doc" / package / "copyright"
         installed = "/" + file.relative_to(self.root).as_posix()
-        return debian_license(copyright_file, INSTALLED_TO.sub("", installed, count=1).lstrip("/"))
+        return debian_license(self.copyright_file(package), INSTALLED_TO.sub("", installed, count=1).lstrip("/"))

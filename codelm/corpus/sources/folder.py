@@ -50,6 +50,11 @@ class FolderSource(ListedSource):
                     stated = None if found.rejection else self.packages.license(package, found.file)
                     yield found.entry(self.packages.origin(package), stated, "debian" if stated else "unknown")
 
+    def license_files(self) -> Iterator[Entry]:
+        """Those among the files, and those of Debian packages."""
+        yield from super().license_files()
+        yield from self.packages.license_files(self.entries)
+
 
 class StandardLibrary(ListedSource):
     """The standard library of the running Python."""

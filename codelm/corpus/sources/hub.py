@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codelm.corpus.sources.base import Piece
-from codelm.corpus.sources.tables import JSON_LINES, PARQUET, Table, TableSource, check
+from codelm.corpus.sources.tables import Table, TableSource, check, is_table
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
 from codelm.stage import digest, write_atomically
@@ -18,7 +18,6 @@ from codelm.stage import digest, write_atomically
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CONVERTED = "refs/convert/parquet"
 """Where the hub puts its Parquet copy of a set: https://huggingface.co/docs/dataset-viewer/parquet."""
-NOT_ROWS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json")
 HUB = "https://huggingface.co/datasets/"
 
 
@@ -97,7 +96,7 @@ def resolve(name: str, revision: str | None = None) -> HubSet:
         api = HfApi()
         found = listing(api, name, folder, revision)
         if not found.files and revision is None:
-            with contextlib.suppress(Exception):  # not every set has a copy: then the original's lack is what we tell
+            with contextlib.suppress(OSError):  # not every set has a copy: then the original's lack is what we tell
                 found = listing(api, name, folder, CONVERTED)
     if not found.files:
         where = f"below {folder}/ " if folder else ""
@@ -127,11 +126,6 @@ def listing(api: Any, name: str, folder: str, revision: str | None) -> HubSet:
         if isinstance(one, RepoFile) and is_table(one.path) and (not folder or one.path.startswith(folder + "/"))
     )
     return HubSet(name, commit, folder, tuple(sorted(files, key=lambda file: file.path)))
-
-
-def is_table(path: str) -> bool:
-    """Whether a file holds rows, by its name."""
-    return path.lower().endswith((*PARQUET, *JSON_LINES)) and path.rsplit("/", 1)[-1] not in NOT_ROWS
 
 
 def fetch(found: HubSet, progress: Progress = silent, out: Path | None = None) -> list[Table]:
@@ -213,6 +207,8 @@ def answers(name: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the HTTP library that this version uses
         raise offline(name, revision, error) from error
+    except OSError as error:
+        raise UserError(f"hf:{name}: {error.strerror or error}", "give another folder, with --out or as HF_HOME") from error
 
 
 def gated(name: str) -> UserError:

@@ -38,7 +38,7 @@ class Distribution(PathDistribution):
     def project(self) -> str:
         """Its normalised name: https://packaging.python.org/en/latest/specifications/name-normalization/."""
         name = self.metadata["Name"] or self.folder.stem.split("-")[0]
-        return re.sub(r"[-_.]+", "-", str(name)).lower()
+        return re.sub(r"[^A-Za-z0-9]+", "-", str(name)).lower()
 
     def paths(self) -> Iterator[str]:
         """Its files as recorded, below the folder it is installed in; nothing if the record is missing or broken."""
@@ -126,6 +126,7 @@ class PythonSource(ListedSource):
         Texts below dist-info/licenses/ that mirror a folder of the package (pip/_vendor/certifi) hold for that folder.
         """
         yield from super().license_files()
+        yield from self.packages.license_files(self.entries)
         folders: dict[str, set[str]] = {}
         for entry in self.entries:
             parents = folders.setdefault(entry.origin.repo, set())

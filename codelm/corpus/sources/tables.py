@@ -16,6 +16,8 @@ from codelm.stage import digest
 PARQUET = (".parquet", ".parq")
 COMPRESSED = (".gz", ".zst", ".bz2")
 JSON_LINES = tuple(f"{kind}{end}" for kind in (".jsonl", ".json", ".ndjson") for end in ("", *COMPRESSED))
+NOT_ROWS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "config.json")
+"""What lies beside the rows of a set, about it."""
 ROWS = 256
 """Rows of Parquet in memory at once."""
 MAX_LINE = 32_000_000
@@ -99,11 +101,18 @@ def table_source(given: str, place: Path, kinds: tuple[str, ...], repo: str, ski
 
 def files_in(folder: Path, kinds: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
     """(file, path in the folder) of what has one of these endings."""
-    for parent, _, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [one for one in folders if not one.startswith(".")]
         for name in names:
             file = Path(parent, name)
-            if name.lower().endswith(kinds) and not name.startswith(".") and file.is_file():
+            if is_table(name, kinds) and file.is_file():
                 yield file, file.relative_to(folder).as_posix()
+
+
+def is_table(path: str, kinds: tuple[str, ...] = (*PARQUET, *JSON_LINES)) -> bool:
+    """Whether a file holds rows, by its name."""
+    name = path.rsplit("/", 1)[-1]
+    return name.lower().endswith(kinds) and name not in NOT_ROWS and not name.startswith(".")
 
 
 def check(given: str, tables: Iterable[Table]) -> None:
@@ -115,6 +124,11 @@ def check(given: str, tables: Iterable[Table]) -> None:
             return
         columns = columns or found
     raise UserError(f"{given}: no column of code among {', '.join(columns)}", "give a table with a column named content")
+
+
+def columns_of(tables: Iterable[Table]) -> Columns | None:
+    """The known columns of the first table that can be read."""
+    return next(filter(None, (Columns.among(first_columns(table.name, table)) for table in tables)), None)
 
 
 def first_columns(given: str, table: Table) -> list[str]:
@@ -298,7 +312,7 @@ def open_lines(file: Path) -> BinaryIO:
 
     import pyarrow as pa
 
-    return io.BufferedReader(pa.input_stream(str(file)), 1 << 20)
+    return io.BufferedReader(pa.input_stream(str(file)), 1 << 16)  # of a truncated file this much is lost
 
 
 def skip_line(file: BinaryIO) -> int:
