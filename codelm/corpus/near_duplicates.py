@@ -93,9 +93,10 @@ def buckets(signatures: Signatures, config: Dedup) -> Buckets:
             keys = keys * np.uint64(BASE) + block[:, row]
         keys = mixed(keys)
         order = np.argsort(keys, kind="stable")
-        same = np.diff(keys[order]) == 0
-        shared = np.append(same, False) | np.insert(same, 0, False)
-        number = np.cumsum(np.insert(~same, 0, False)) if len(keys) else np.empty(0, dtype=np.int64)
+        first, last = np.ones((2, len(keys)), dtype=np.bool_)
+        first[1:] = last[:-1] = keys[order][1:] != keys[order][:-1]
+        shared = ~(first & last)
+        number = np.cumsum(first) - 1
         members.append(order[shared])
         numbers.append(known + number[shared])
         known += len(keys)
