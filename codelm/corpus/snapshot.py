@@ -66,14 +66,15 @@ def verify(folder: Path, progress: Progress = silent) -> list[str]:
 
 def wrong_rows(folder: Path, manifest: Manifest) -> Iterator[str]:
     """What is wrong with the rows of a corpus whose files are whole."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     positions: set[tuple[str, int]] = set()
     kept = Counter[str]()
     opt_outs = manifest.config.get("opt_outs", [])
     for path in sorted((folder / "snapshot").glob("*.parquet")):
         for row in rows(folder / "snapshot", [name for name in ROW.names if name != "content"], path.name):
             place = f"{row['repo']}/{row['path']}"
-            if (row["repo"], row["path"]) in seen:
+            itself = (row["repo"], row["path"], row["blob_sha"])
+            if itself in seen:  # one path with two texts is right: versions or functions of it, from a table
                 yield f"{place}: twice in the corpus"
             if (row["repo"], row["order"]) in positions:
                 yield f"{place}: shares its position with another file of its repository"
@@ -83,7 +84,7 @@ def wrong_rows(folder: Path, manifest: Manifest) -> Iterator[str]:
                 yield f"{place}: its licence text {row['license_sha']} is missing"
             if pattern := opted_out(all_places(row), opt_outs):
                 yield f"{place}: {pattern} is opted out"
-            seen.add((row["repo"], row["path"]))
+            seen.add(itself)
             positions.add((row["repo"], row["order"]))
             kept.update(files=1, bytes=row["size"], tokens=row["token_count"])
     if kept["files"] != manifest.counts["files_kept"]:
@@ -174,9 +175,16 @@ def versions(manifest: Manifest) -> dict[str, str]:
 
 
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Place → some columns of it."""
+    """Place → some columns of it. Where several texts have one place, as functions of a table do, the hash tells them apart."""
     columns = ["repo", "path", "blob_sha", "redacted", "split", "license"]
-    return {f"{row['repo']}/{row['path']}": row for row in rows(folder / "snapshot", columns)}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows(folder / "snapshot", columns):
+        found.setdefault(f"{row['repo']}/{row['path']}", []).append(row)
+    return {
+        f"{place}@{row['blob_sha'][:12]}" if len(several) > 1 else place: row
+        for place, several in found.items()
+        for row in several
+    }
 
 
 def rows(folder: Path, columns: list[str], pattern: str = "*.parquet") -> Iterator[dict[str, Any]]:
