@@ -26,8 +26,8 @@ class QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc, unused-ignore]
     """Keeps datatrove's log off the user's terminal, in the workers too."""
 
     def _run_for_rank(self, rank: int, *arguments: Any, **options: Any) -> Any:
-        with quiet_datatrove():
-            return super()._run_for_rank(rank, *arguments, **options)
+        logger.disable("datatrove")
+        return super()._run_for_rank(rank, *arguments, **options)
 
 
 def run_tasks(step: PipelineStep, sizes: Sequence[int], logs: Path, execution: Execution, progress: Progress = silent) -> None:
