@@ -191,16 +191,15 @@ def answers(name: str, revision: str | None) -> Iterator[None]:
             f"hf:{name}: no such revision {revision!r}", f"choose one of {HUB}{name}/commits/main, or leave it out"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise UserError(
-            f"hf:{name}: no such set, or it is private",
-            f"check the name at {HUB}{name}; if it is private, log in with `hf auth login`",
-        ) from error
+        raise hidden(name) from error
     except errors.HFValidationError as error:
         raise UserError(f"hf:{name}: not a name of a set", "write it as OWNER/NAME") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise offline(name, revision, error) from error
     except errors.HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
+        if error.response.status_code == 401:  # also for what does not exist, unless one is logged in
+            raise hidden(name) from error
+        if error.response.status_code == 403:
             raise gated(name) from error
         raise UserError(
             f"hf:{name}: the hub answers {error.response.status_code} {error.response.reason_phrase}", "try again later"
@@ -209,6 +208,14 @@ def answers(name: str, revision: str | None) -> Iterator[None]:
         raise offline(name, revision, error) from error
     except OSError as error:
         raise UserError(f"hf:{name}: {error.strerror or error}", "give another folder, with --out or as HF_HOME") from error
+
+
+def hidden(name: str) -> UserError:
+    """The hub does not say whether it is there."""
+    return UserError(
+        f"hf:{name}: no such set, or it is private",
+        f"check the name at {HUB}{name}; if it is private, log in with `hf auth login`",
+    )
 
 
 def gated(name: str) -> UserError:
