@@ -12,14 +12,14 @@ import ahocorasick_rs
 import yaml
 
 from codelm.corpus.languages import DATA
-from codelm.corpus.licenses.expressions import canonical, conjunction, parse
+from codelm.corpus.licenses.expressions import canonical, category, conjunction, parse
 
 HEADER_CHARS = 4096
 PROPRIETARY = "LicenseRef-proprietary"
 
 SPDX_CONFIDENCE, NAMED_CONFIDENCE = 1.0, 0.95
 
-HINTS = (b"licen", b"public", b"gpl", b"rights", b"permi", b"redistribution", b"proprietary", b"confidential")
+HINTS = (b"licen", b"public", b"gpl", b"rights", b"permi", b"redistribut", b"proprietary", b"confidential")
 """A head without any of these states nothing."""
 
 # ------------------------------------------------------------------ the words of a head
@@ -63,8 +63,11 @@ def spdx_expression(text: str, start: int) -> str | None:
     while token := SPDX_TOKEN.match(text, position):
         word = token["token"]
         operator = word.upper() in OPERATORS or word == "/"
-        if complete and "\n" in token["gap"] and not depth and word not in OPERATORS:
-            break
+        if "\n" in token["gap"]:
+            if complete and not depth and word not in OPERATORS:
+                break
+            if not tokens and not category(word):
+                break  # an empty tag, and code after it
         if word == "(" and not complete:
             depth += 1
         elif word == ")" and complete and depth:
@@ -106,7 +109,7 @@ KNOWN_VERSIONS = {
     "AGPL": {"1.0", "3.0"},
     "GFDL": {"1.1", "1.2", "1.3"},
 }
-LATER = r"(?P<later>\+|[^.]{0,60}?\b(?:any (?:later|newer)|(?:or|and) later|or (?:newer|higher|greater|above)|(?:later|newer) version))"
+LATER = r"(?P<later>\+|[^.]{0,60}?\b(?:(?:any|or|and) (?:later|newer)|or (?:higher|greater|above)|(?:later|newer) version))"
 VERSION = re.compile(rf"(?:\bv(?:ersion|er)?s?\.? ?|^ ?)(\d)(?:\.(\d))?\b{LATER}?")
 VERSION_BEFORE = re.compile(
     rf"\bversion (\d)(?:\.(\d))?\b(?:{LATER}(?: version)?)?(?: \S+){{0,2}}? (?:of|from) (?:the )?(?:terms of )?(?:the )?$"

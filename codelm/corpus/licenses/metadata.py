@@ -9,7 +9,7 @@ from typing import Any, cast
 import yaml
 
 from codelm.corpus.languages import DATA
-from codelm.corpus.licenses.expressions import canonical, category, conjunction, parse, parts
+from codelm.corpus.licenses.expressions import canonical, category, conjunction, parse, parts, rank
 from codelm.corpus.licenses.headers import PROPRIETARY
 from codelm.corpus.licenses.texts import by_hash, identify_by_phrases
 
@@ -65,7 +65,7 @@ def python_license(metadata: PackageMetadata | Mapping[str, Any]) -> str | None:
     """The SPDX expression of a Python distribution: License-Expression (PEP 639), else the classifiers, else the License field.
 
     Several licence classifiers are joined by AND: they do not say whether all hold or one may be chosen. A classifier that
-    names a family only ("BSD License") gives way to a License field that is more exact.
+    names a family only ("BSD License") gives way to a License field that is more exact; a field that asks for more is added.
     """
     for value in fields(metadata, "License-Expression"):
         return canonical(value)
@@ -79,7 +79,8 @@ def python_license(metadata: PackageMetadata | Mapping[str, Any]) -> str | None:
         return stated  # one that we do not know may ask anything
     if len(found) == 1 and stated and same_family(found[0] or "", stated):
         return stated
-    return conjunction(one for one in found if one)
+    joined = conjunction(one for one in found if one)
+    return conjunction([joined, stated]) if joined and stated and rank(stated) > rank(joined) else joined
 
 
 def same_family(coarse: str, exact: str) -> bool:

@@ -24,6 +24,8 @@ OTHER_KINDS = re.compile(
 """Endings that a file named like a licence has if it is none: pictures, data, templates."""
 TEXTS = "LICENSES"
 """A folder of all licence texts in use: https://reuse.software/spec/"""
+IN_TEXTS = re.compile(r"(?!readme)[\w+-]+(?:\.[\d][\w+-]*)*(?:\.txt)?$", re.IGNORECASE)
+"""What is a text in there: MIT.txt, GPL-2.0."""
 
 
 def is_license_name(path: str) -> bool:
@@ -31,8 +33,8 @@ def is_license_name(path: str) -> bool:
     name = path.rpartition("/")[2]
     if len(name) > 100 or OTHER_KINDS.search(name) or language_of_name(name) is not None:
         return False
-    in_texts = f"/{TEXTS}/" in f"/{path}"
-    return bool(LICENSE.match(name) or NOTICE.match(name)) or (in_texts and ("." not in name[:-4] or name.endswith(".txt")))
+    in_texts = f"/{TEXTS}/" in f"/{path}" and bool(IN_TEXTS.match(name))
+    return in_texts or bool(LICENSE.match(name) or NOTICE.match(name))
 
 
 def is_notice_name(path: str) -> bool:
