@@ -1,5 +1,6 @@
 """Which Debian package a file belongs to: https://www.debian.org/doc/debian-policy/ch-docs.html#copyright-information."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,10 +24,9 @@ class DebianPackages:
     def owners(self, folder: Path) -> dict[str, str]:
         """Path below a folder → package, of all files that packages put there. folder: resolved."""
         try:
-            place = "/" + folder.relative_to(self.root).as_posix().removeprefix(".")
+            start = b"".join(b"/" + os.fsencode(part) for part in folder.relative_to(self.root).parts) + b"/"
         except ValueError:
             return {}
-        start = place.rstrip("/").encode() + b"/"
         owners: dict[str, str] = {}
         for listing in sorted((self.root / "var/lib/dpkg/info").glob("*.list")):
             try:

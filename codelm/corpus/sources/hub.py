@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from codelm.corpus.sources.base import Piece
 from codelm.corpus.sources.tables import Table, TableSource, check, is_table
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
@@ -68,11 +67,6 @@ class HubSource(TableSource):
         tables = fetch(self.set)
         check(self.given, tables)
         return tables
-
-    def pieces(self, size: int) -> Iterator[Piece]:
-        """All rows, in the order of the files."""
-        for table in self.tables:
-            yield from table.pieces(size)
 
     @cached_property
     def fingerprint(self) -> str:

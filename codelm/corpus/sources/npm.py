@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from codelm.corpus.sources.base import Entry, ListedSource, Origin, Rejection
+from codelm.corpus.sources.base import Entry, FileBlob, ListedSource, Origin, Rejection
 from codelm.corpus.sources.folder import existing_folder
 from codelm.corpus.sources.walk import Found, distinct, unreadable, walk
 from codelm.errors import UserError
 
 MODULES = "node_modules"
+MAX_BYTES = 10_000_000
+"""Of a package.json; what is larger is none."""
 STORE = ".pnpm"
 """Where pnpm keeps the packages themselves: https://pnpm.io/symlinked-node-modules-structure."""
 
@@ -91,7 +93,8 @@ def children(folder: Path) -> Iterator[Path | Found]:
 def read_package(root: Path) -> dict[str, Any]:
     """A package.json, empty if it is missing or broken."""
     try:
-        package = json.loads((root / "package.json").read_bytes())
+        file = root / "package.json"
+        package = json.loads(FileBlob(file).read(MAX_BYTES)) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return {}
     return package if isinstance(package, dict) else {}

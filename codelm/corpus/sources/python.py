@@ -29,10 +29,13 @@ class Distribution(PathDistribution):
 
     def read_text(self, filename: str) -> str | None:  # type: ignore[override]
         """One of the metadata files, or None; "" is the folder itself, which is a file in old distributions."""
+        file = self.folder / filename
         try:
-            return (self.folder / filename).read_bytes().decode("utf-8", "replace")
+            if file.is_file():
+                return file.read_bytes().decode("utf-8", "replace")
         except OSError:
-            return None if filename else ""
+            pass
+        return None if filename else ""
 
     @property
     def project(self) -> str:
@@ -83,10 +86,11 @@ class PythonSource(ListedSource):
 
     def list(self) -> Iterator[Entry]:
         """The files of all packages. A file that no package claims is Debian's, or has an unknown origin."""
+        names: set[str] = set()
         for folder in self.folders:
             owners = self.packages.owners(folder)
             claims = self.claims(folder, owners)
-            nobody = Origin(folder.name if len(self.folders) == 1 else folder.as_posix().lstrip("/"))
+            nobody = Origin(distinct(folder.name, names))
             for found in walk(folder, self.skip):
                 top = found.path.split("/", 1)[0]
                 if top.endswith(METADATA):

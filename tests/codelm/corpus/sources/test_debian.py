@@ -93,5 +93,6 @@ def test_owners(system: Path) -> None:
     assert dist["helper.py"] == "python3-helper", "listed below /lib, which is a link into /usr"
     assert "other.py" not in dist
     assert packages.owners(system)["usr/include/x86_64-linux-gnu/foo/foo.h"] == "libfoo-dev"
+    assert packages.owners(system / ".hidden") == {}
     assert packages.owners(Path("/somewhere/else")) == {}
     assert DebianPackages(system / "usr").owners(system / "usr" / "include") == {}
