@@ -182,7 +182,6 @@ def find_runs(folder: Path, common: tuple[Indices, Indices], runs: Partitions) -
     docs, positions = common
     if not len(docs):
         return
-    lexeme = np.memmap(folder / file_name("lexeme"), dtype=ARRAYS["lexeme"], mode="r")
     begins = np.fromfile(folder / file_name("table"), dtype=U64).reshape(-1, 3)[:, 0].astype(np.int64)
     places = np.sort(begins[docs] + positions)
     new = np.minimum(np.diff(places, prepend=-1), WINDOW)  # of the WINDOW runs around each, those not around the one before
@@ -193,6 +192,8 @@ def find_runs(folder: Path, common: tuple[Indices, Indices], runs: Partitions) -
         # a run that begins before the document of its fingerprint or ends behind it is none
         inside = starts + RUN <= begins[owner + 1]
         starts, owner = starts[inside], owner[inside]
+        # mapped anew each time, so that what was read counts as memory no longer
+        lexeme = np.memmap(folder / file_name("lexeme"), dtype=ARRAYS["lexeme"], mode="r")
         runs.add(run_hashes(lexeme, starts), owner, starts - begins[owner])
 
 
