@@ -38,8 +38,8 @@ def is_license_name(path: str) -> bool:
 
 
 def is_notice_name(path: str) -> bool:
-    """Whether such a file names others' works, and does not say what holds for the files around it."""
-    return bool(NOTICE.match(path.rpartition("/")[2]))
+    """Whether a file that came with the licences does not say what holds for the files around it: notices, authors, read-mes."""
+    return bool(NOTICE.match(path.rpartition("/")[2])) or not is_license_name(path)
 
 
 class Scope(NamedTuple):

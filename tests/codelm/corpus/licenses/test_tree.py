@@ -13,25 +13,7 @@ from codelm.corpus.licenses.tree import License, Trees, collect, is_license_name
 from codelm.corpus.notice import write_notice
 from codelm.corpus.sources.base import Entry, FileBlob, Origin, Rejection, TextBlob
 
-TERMS = """Permission is hereby granted, free of charge, to any person obtaining a copy
-of this software and associated documentation files (the "Software"), to deal
-in the Software without restriction, including without limitation the rights
-to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
-copies of the Software, and to permit persons to whom the Software is
-furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all
-copies or substantial portions of the Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
-IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
-FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
-AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
-LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
-OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
-SOFTWARE.
-"""
-MIT = "MIT License\n\nCopyright (c) 2020 Ada Example\n\n" + TERMS
+MIT = Path(__file__).with_name("mit.txt").read_text(encoding="utf-8")
 GPL3 = "        GNU GENERAL PUBLIC LICENSE\n       Version 3, 29 June 2007\n\n Copyright (C) 2007 Free Software Foundation\n"
 ISC = """Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby granted,
 provided that the above copyright notice and this permission notice appear in all copies.
@@ -181,6 +163,12 @@ def test_texts_of_one_folder_hold_together(tmp_path: Path) -> None:
     found = trees(tmp_path, entries(files))
     assert ask(found, "a.py") == ("ISC AND MIT", "file")
     assert ask(found, "half/a.py") == (None, "unknown")
+
+
+def test_what_is_no_licence_by_its_name_is_carried_and_states_nothing(tmp_path: Path) -> None:
+    found = trees(tmp_path, entries({"LICENSE": MIT, "AUTHORS": "Ada\n", "README.md": GPL3}))
+    assert ask(found, "a.py") == ("MIT", "file")
+    assert len(found.notices["frob"]) == 2
 
 
 def test_reuse_folders_hold_for_files_that_do_not_say_which(tmp_path: Path) -> None:
