@@ -35,6 +35,8 @@ GRAMMARS = {
     "TypeScript": Grammar("tree_sitter_typescript", "language_typescript"),
 }
 TSX = Grammar("tree_sitter_typescript", "language_tsx")
+SMALL = 1024
+"""Bytes: smaller files are judged as if they had so many, or one unknown macro would be too much for a short header."""
 CHUNK = 1 << 14
 SECONDS = 10.0
 """Of CPU time. Real files of a megabyte take less than a third of a second; a few made-up ones take hours."""
@@ -83,7 +85,7 @@ def parse_rejection(text: str, data: bytes, language: str, filters: Filters) -> 
     if grammar == GRAMMARS["TypeScript"] and (found.size or found.missing) and (takes := parser(TSX)):
         with_tags = parsed(takes, data)  # <T>x is a cast in one dialect and an element in the other
         found = min(found, misunderstood(with_tags.root_node)) if with_tags else found
-    share = found.size / max(1, len(data))
+    share = found.size / max(SMALL, len(data))
     if share > filters.max_error_share:
         return Rejection("syntax", f"{share:.0%} not understood")
     if grammar.balanced and found.unclosed > 0:
