@@ -38,9 +38,16 @@ PLACEHOLDER = re.compile(
 )
 PLACEHOLDER_CHARS = 128
 """Longer secrets may hold such a text by chance."""
+EXAMPLE = "EXAMPLE"
+"""No chance writes it, at any length."""
+SEPARATOR = re.compile(r"[_.:/-]")
+RANDOM_CHARS = 8
+"""The longest part between separators has at least as many, or the whole is made of words and numbers."""
 RUN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
-RANDOM_RUN_CHARS = 2.9
+RANDOM_RUN_CHARS = 3.2
 """Characters in a run of one kind, on average: 1.8 in random base62, 2.1 in hex, 2.5 in base36; above 4 in words."""
+LETTERS_RUN_CHARS = 2.7
+"""The same where there are letters only: camelCase has many runs too."""
 REPEATED_CHARS = 12
 """A secret of this length is replaced wherever it stands in the file, also where nothing says that it is one."""
 
@@ -98,7 +105,7 @@ class Rule:
             return None
         start, end = match.span("secret" if "secret" in self.regex.groupindex else 0)
         secret = text[start:end]
-        if len(secret) <= PLACEHOLDER_CHARS and PLACEHOLDER.search(secret):
+        if EXAMPLE in secret or (len(secret) <= PLACEHOLDER_CHARS and PLACEHOLDER.search(secret)):
             return None
         if entropy(secret) < self.entropy or (self.random and not looks_random(secret)):
             return None
@@ -203,12 +210,12 @@ def entropy(secret: str) -> float:
 
 def looks_random(secret: str) -> bool:
     """Whether letters and digits change as often as chance makes them, which words of a name never do."""
-    runs = RUN.findall(secret)
-    characters = sum(map(len, runs))
-    digits = any(run.isdigit() for run in runs)
-    if not runs or not any(run.isalpha() for run in runs):
+    longest = max(SEPARATOR.split(secret), key=len)
+    runs = RUN.findall(longest)
+    if (len(longest) < RANDOM_CHARS and len(longest) < len(secret)) or not any(run.isalpha() for run in runs):
         return False
-    return characters / len(runs) <= (RANDOM_RUN_CHARS if digits else RANDOM_RUN_CHARS - 0.6)
+    mixed = any(run.isdigit() for run in runs) or any(mark in secret for mark in "!#$%^&*~+?")
+    return sum(map(len, runs)) / len(runs) <= (RANDOM_RUN_CHARS if mixed else LETTERS_RUN_CHARS)
 
 
 def name_at(text: str, offset: int) -> str:
