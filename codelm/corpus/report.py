@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from codelm.config.corpus import CorpusConfig
-from codelm.corpus.reasons import explain
+from codelm.corpus.reasons import REASONS
 from codelm.stage import Manifest, write_atomically
 
 REPORT = "report.html"
@@ -117,7 +117,7 @@ def funnel(counts: Mapping[str, Any], kept: int, seen: int) -> list[Bar]:
         left -= taken
         share = taken / seen if seen else 0.0
         cells = [f"− {counts['rejected'][reason]:,}", f"− {size(taken)}", percent(share)]
-        bars.append(Bar(reason, cells, share, left / seen if seen else 0.0, note=explain(reason)))
+        bars.append(Bar(reason, cells, share, left / seen if seen else 0.0, note=REASONS.get(reason, "")))
     share = kept / seen if seen else 0.0
     return [*bars, Bar("kept", [f"{counts['files_kept']:,}", size(kept), percent(share)], share)]
 

@@ -1,5 +1,6 @@
 """What can be done with a finished corpus: check it, compare two, take code out of it, hand it on."""
 
+import contextlib
 import gzip
 import json
 import shutil
@@ -21,7 +22,7 @@ from codelm.corpus.decide import SHARD_BYTES, opted_out
 from codelm.corpus.order import imports_of, repository_order
 from codelm.corpus.pack import rows_of, write_shard
 from codelm.corpus.report import write_report
-from codelm.corpus.rows import REJECTED, ROW, RowWriter, table
+from codelm.corpus.rows import GROUP_ROWS, REJECTED, ROW, RowWriter, table
 from codelm.corpus.split import TRAIN, VALID
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
@@ -58,7 +59,7 @@ def verify(folder: Path, progress: Progress = silent) -> list[str]:
                 if not pq.read_schema(file).equals(schema):
                     problems.append(f"{name}/{file.name}: not the columns of this version of codelm")
             except (OSError, pa.ArrowException) as error:
-                problems.append(f"{name}/{file.name}: {str(error).splitlines()[0]}")
+                problems.append(f"{name}/{file.name}: {first_line(error)}")
     if not problems:  # else there are no rows to trust
         problems += wrong_rows(folder, manifest)
     return problems[:MAX_PROBLEMS]
@@ -189,10 +190,22 @@ def files_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 def rows(folder: Path, columns: list[str], pattern: str = "*.parquet") -> Iterator[dict[str, Any]]:
     """Some columns of its tables, a row at a time. Raises UserError if a table cannot be read."""
-    try:
+    with readable(folder):
         yield from table(folder, columns, pattern)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in short."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Turns what a broken table raises into a UserError."""
+    try:
+        yield
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise UserError(f"{folder}: {str(error).splitlines()[0]}", "build the corpus again") from error
+        raise UserError(f"{folder}: {first_line(error)}", "build the corpus again") from error
 
 
 def export(
@@ -208,21 +221,28 @@ def export(
         raise UserError(f"{folder} has no split {split!r}", f"known: {', '.join(splits)}")
     if out.is_dir():
         raise UserError(f"{out} is a folder", f"name a file in it, such as {out / f'corpus.{kind}'}")
-    shards = [pq.ParquetFile(path) for path in sorted((folder / "snapshot").glob(f"{split or ''}*.parquet"))]
-    total = sum(shard.metadata.num_rows for shard in shards)
+    shards = sorted((folder / "snapshot").glob(f"{split or ''}*.parquet"))
+    with readable(folder):
+        total = sum(pq.read_metadata(shard).num_rows for shard in shards)
     temporary = out.with_name(f".{out.name}.partial")
     try:
         with disk_full_is_a_user_error(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             write = write_parquet if kind == "parquet" else write_jsonl
-            for done in write(temporary, (batch for shard in shards for batch in shard.iter_batches(batch_size=256))):
+            for done in write(temporary, batches(folder, shards)):
                 progress(done, total)
             temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-        for shard in shards:
-            shard.close()
     return total
+
+
+def batches(folder: Path, shards: Sequence[Path]) -> Iterator[Any]:
+    """All columns of the shards, some rows at a time. Raises UserError if one cannot be read."""
+    with readable(folder):
+        for path in shards:
+            with pq.ParquetFile(path) as shard:
+                yield from shard.iter_batches(batch_size=GROUP_ROWS)
 
 
 def write_parquet(path: Path, batches: Iterator[Any]) -> Iterator[int]:

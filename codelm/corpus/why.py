@@ -1,6 +1,7 @@
 """Why a file is in a corpus, or why it is not."""
 
 import difflib
+import os
 import re
 import sysconfig
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 
 from codelm.config.corpus import KINDS, STDLIB
 from codelm.corpus.pack import rows_of
-from codelm.corpus.reasons import explain
+from codelm.corpus.reasons import REASONS
 from codelm.corpus.rows import REJECTED, ROW, Copy
+from codelm.corpus.snapshot import readable
 from codelm.errors import UserError
 from codelm.stage import Manifest
 
@@ -59,10 +61,8 @@ class Places:
 
     def __init__(self, folder: Path) -> None:
         self.files = [path for name in ("snapshot", "rejected") for path in sorted((folder / name).glob("*.parquet"))]
-        try:
+        with readable(folder):
             tables = [pq.read_table(path, columns=["repo", "path"]) for path in self.files]
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise UserError(f"{folder}: {str(error).splitlines()[0]}", "build the corpus again") from error
         self.rank = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         self.row = np.concatenate([np.arange(len(table)) for table in tables])
         whole = pa.concat_tables(tables)
@@ -82,7 +82,7 @@ class Places:
         parts = file.parts
         ends = {"/".join(parts[start:]): Path(*parts[:start]) for start in range(1, len(parts))}
         found = []
-        for number in self.where(pc.is_in(self.path, pa.array(list(ends)))):
+        for number in self.where(pc.is_in(self.path, pa.array(list(ends), pa.string()))):
             above = ends[self.path[number].as_py()]
             if any(above.is_relative_to(root) for root in roots):
                 found.append((number, above, self.repo[number].as_py()))
@@ -129,16 +129,18 @@ def why(folder: Path, file: str) -> list[Answer]:
     """
     manifest = Manifest.read(folder)
     places = Places(folder)
+    file = file.replace("\0", "").encode("utf-8", "replace").decode()
     name = file.removeprefix("./").rstrip("/")
-    absolute = Path(file).expanduser().absolute()
     roots = [root for source in manifest.config["sources"] for root in roots_of(source)]
-    found = places.named(name) or places.named(name + "/")
-    for path in dict.fromkeys((absolute, absolute.resolve())):
-        found = found or places.on_disk(path, roots)
-    found = found or places.ending(name) or places.above(name)
-    for root in roots:
-        if not found and absolute.is_relative_to(root):
-            found = places.above(absolute.relative_to(root).as_posix())
+    found: list[int] = []
+    if name:
+        found = places.named(name) or places.named(name + "/")
+        for path in on_this_machine(file):
+            found = found or places.on_disk(path, roots)
+        found = found or places.ending(name) or places.above(name)
+        for path, root in ((path, root) for path in on_this_machine(file) for root in roots):
+            if not found and path.is_relative_to(root):
+                found = places.above(path.relative_to(root).as_posix())
     if not found:
         nearest = places.nearest(name)
         raise UserError(
@@ -146,6 +148,15 @@ def why(folder: Path, file: str) -> list[Answer]:
             f"did you mean {' or '.join(nearest)}?" if nearest else "give its repo/path, or its path on this machine",
         )
     return [answer(kept, row) for kept, row in places.rows(found[:MAX_ANSWERS])]
+
+
+def on_this_machine(file: str) -> list[Path]:
+    """The path that a name means here, as it is written and without links."""
+    path = Path(os.path.abspath(Path(file).expanduser()))  # noqa: PTH100 (this one takes out ..)
+    try:
+        return [path, Path(file).expanduser().resolve()]
+    except (OSError, RuntimeError):  # a loop of links
+        return [path]
 
 
 def roots_of(source: str) -> list[Path]:
@@ -178,7 +189,7 @@ def answer(kept: bool, row: dict[str, Any]) -> Answer:
     return Answer(
         place,
         False,
-        explain(row["reason"]),
+        REASONS.get(row["reason"], "Another version of codelm left it out."),
         reason=row["reason"],
         detail=detail,
         like=near[1] if near else detail if row["reason"] == "duplicate" else None,
