@@ -212,8 +212,9 @@ def remove(
     with lock(folder.parent, create=False), Display() as display, display.stage("remove") as progress:
         before = Manifest.read(folder)
         after = take_out(folder, patterns, progress)
+    gone = before.counts["files_kept"] - after.counts["files_kept"]
     typer.echo(
-        f"{folder}: {before.counts['files_kept'] - after.counts['files_kept']:,} files removed, "
+        f"{folder}: {gone:,} file{'s' * (gone != 1)} removed, "
         f"{after.counts['files_kept']:,} left; snapshot {before.counts['snapshot_id']} → {after.counts['snapshot_id']}"
     )
     typer.echo(f"To keep them out of later builds, add to your settings: opt_outs: {after.config['opt_outs']}")
