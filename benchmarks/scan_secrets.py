@@ -2,9 +2,10 @@
 
     python benchmarks/scan_secrets.py [--clean 10000] [--planted 300] [--peer PYTHON]
 
-Clean files are the installed Python's standard library and packages; what is found there is printed, to be looked at. Secrets
-are made from what their issuers publish of the formats, not from our rules, and planted into such files in many forms. With --peer,
-the Python of an environment that has detect-secrets, that scans the same files. Prints one JSON object as its last line.
+Clean files are the installed Python's standard library and packages; what is found there is printed, to be looked at.
+Secrets are made from what their issuers publish of the formats, not from our rules, and planted into such files in many
+forms. With --peer, the Python of an environment that has detect-secrets, that scans the same files. Prints one JSON object
+as its last line.
 """
 
 import argparse

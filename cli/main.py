@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "Checkpoint → f16, Q8_0 and Q4_K_M GGUF.",
     "serve": "Serve completions of a GGUF to editors.",
     "complete": "One completion, at a place in a file.",
+    "scan": "Secrets and personal data in files and folders.",
     "attribute": "Which parts of a file stand verbatim in the corpus, and under which licence.",
 }
 """Name → one line of help. The command `name` is the Typer app `cli.<name>.app`."""
