@@ -111,20 +111,25 @@ def canonical(expression: str | None) -> str | None:
     if tree is None:
         return None
 
-    # a value is a pair: the text, and whether it must stand in parentheses below an AND
-    def leaf(names: tuple[str, ...]) -> tuple[str, bool]:
-        return " WITH ".join([proper(names[0]), *names[1:]]), False
+    # a value is what joins its parts, and the parts as text
+    def leaf(names: tuple[str, ...]) -> tuple[str, list[str]]:
+        return "", [" WITH ".join([proper(names[0]), *names[1:]])]
 
-    def both(values: list[tuple[str, bool]]) -> tuple[str, bool]:
-        texts = list(dict.fromkeys(f"({text})" if alone else text for text, alone in values))
-        return (" AND ".join(texts), False) if len(texts) > 1 else (values[0][0], values[0][1])
+    def join(operator: str) -> Callable[[list[tuple[str, list[str]]]], tuple[str, list[str]]]:
+        def joined(values: list[tuple[str, list[str]]]) -> tuple[str, list[str]]:
+            texts: dict[str, None] = {}
+            for inner, parts in values:
+                texts.update(dict.fromkeys(parts if inner in ("", operator) else [grouped(inner, parts)]))
+            return operator if len(texts) > 1 else "", list(texts)
 
-    def either(values: list[tuple[str, bool]]) -> tuple[str, bool]:
-        texts = list(dict.fromkeys(text for text, _ in values))
-        return " OR ".join(texts), len(texts) > 1
+        return joined
 
-    text: str = fold(tree, leaf, both, either)[0]
-    return text
+    def grouped(operator: str, parts: list[str]) -> str:
+        text = operator.join(parts)
+        return f"({text})" if operator == " OR " else text  # AND binds more
+
+    operator, texts = fold(tree, leaf, join(" AND "), join(" OR "))
+    return str(operator.join(texts))
 
 
 def conjunction(expressions: Iterable[str]) -> str | None:

@@ -38,7 +38,7 @@ def is_license_name(path: str) -> bool:
 
 
 def is_notice_name(path: str) -> bool:
-    """Whether a file that came with the licences does not say what holds for the files around it: notices, authors, read-mes."""
+    """Whether a file that came with licences does not say what holds for the files around it: notices, authors, read-mes."""
     return bool(NOTICE.match(path.rpartition("/")[2])) or not is_license_name(path)
 
 

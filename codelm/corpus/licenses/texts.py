@@ -172,10 +172,12 @@ def by_scancode(text: str, sha: str, scancode: Scancode, cached: Cache) -> Ident
 
 
 REFERENCES = {f"licenseref-scancode-{name}" for name in ("unknown-license-reference", "unknown", "unknown-spdx", "generic-cla")}
+EXCEPTION = re.compile(r"-exception(?:-[\d.]+)?$", re.IGNORECASE)
+"""A permission beyond a licence that stands elsewhere."""
 
 
 def without_references(expression: str | None) -> str | None:
-    """An expression without "see the licence in …" and terms for contributors, which say nothing more.
+    """An expression without "see the licence in …" and what asks nothing of users: terms for contributors, lone exceptions.
 
     None if nothing else is in it.
     """
@@ -187,6 +189,6 @@ def without_references(expression: str | None) -> str | None:
         return lambda values: operator.join(f"({value})" for value in values if value) or None
 
     def leaf(names: tuple[str, ...]) -> str | None:
-        return None if names[0].lower() in REFERENCES else " WITH ".join(names)
+        return None if names[0].lower() in REFERENCES or EXCEPTION.search(names[0]) else " WITH ".join(names)
 
     return canonical(fold(tree, leaf, join(" AND "), join(" OR ")))
