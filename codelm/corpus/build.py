@@ -30,7 +30,7 @@ from codelm.corpus.rows import table
 from codelm.corpus.sources.base import Source, save_piece
 from codelm.corpus.sources.open import open_sources
 from codelm.errors import UserError
-from codelm.progress import Progress, silent
+from codelm.progress import Progress, part, silent
 from codelm.stage import Manifest, Stage, digest, file_sha256, write_atomically
 
 HERE = Path(__file__).parent
@@ -44,14 +44,15 @@ TOP_REASONS = 3
 
 
 def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Manifest:
-    """Builds a corpus in `folder`, or finds it there as configured and does nothing. progress: in bytes of the sources.
+    """Builds a corpus in `folder`, or finds it there as configured and does nothing. progress: as a share of 1.
 
     Raises UserError for sources that are missing, empty, without code, or too few to hold a package out, and if the
     disk is full; a corpus that stood there before still does.
     """
     sources = open_sources(config.sources, run=folder.parent)
     inputs = {source.given: source.fingerprint for source in sources}
-    inputs |= {f"code/{name}": version for name, version in code().items()}
+    made_by = code()
+    inputs |= {f"code/{name}": version for name, version in made_by.items()}
     inputs |= {f"benchmark/{path}": file_sha256(Path(path)) for path in config.decontaminate.files if Path(path).is_file()}
     stage = Stage(folder, config.identity(), inputs, seed=config.seed, libraries=("datatrove", "pyarrow", "rensa"))
     manifest = stage.done()
@@ -66,14 +67,15 @@ def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Ma
             for name in ("snapshot", "rejected"):
                 # links: the work stays whole should this be killed, too, and takes no room twice
                 shutil.copytree(work / name, partial / name, copy_function=os.link, ignore=PARTIAL)
-            stage.counts = finish(partial, work / "licenses", config, progress)
+            stage.counts = finish(partial, work / "licenses", config, part(progress, 0.87, 1.0, "attribution"))
             stage.counts |= {
                 "inputs_id": inputs_id(work, config),
                 "mixture": decisions.mixture,
                 "warnings": decisions.warnings,
                 "steps": steps(work),
             }
-            stage.counts["snapshot_id"] = snapshot_id(stage.counts["inputs_id"], config, code())
+            stage.counts["snapshot_id"] = snapshot_id(stage.counts["inputs_id"], config, made_by)
+            progress(1.0, 1.0, note="")
         shutil.rmtree(works, ignore_errors=True)  # a worker of a killed build may still be leaving it
         manifest = Manifest.read(folder)
     if not (folder / REPORT).exists():
@@ -111,16 +113,17 @@ def installed(distribution: str) -> str:
 
 def gather(work: Path, config: CorpusConfig, sources: Sequence[Source], progress: Progress) -> Decisions:
     """Fills the work folder up to the snapshot's shards; what is there already is not done again."""
+    progress(0.0, 1.0, note="listing")
     listed = list_pieces(work, config, sources)
     if not (work / "licenses" / "trees.json").exists():
-        progress(0, sum(size for _, size in listed), note="licences")
-        collect((entry for source in sources for entry in source.license_files()), work / "licenses")
-    run_tasks(Clean(work, config), [size for _, size in listed], work / "logs-clean", config.execution, progress)
+        texts = (entry for source in sources for entry in source.license_files())
+        collect(texts, work / "licenses", part(progress, 0.0, 0.05, "licences"))
+    cleaning = part(progress, 0.05, 0.75, "files")
+    run_tasks(Clean(work, config), [size for _, size in listed], work / "logs-clean", config.execution, cleaning)
 
     decided = work / "decisions.json"
     if not decided.exists():
-        size = sum(size for _, size in listed)
-        progress(size, size, note="copies")
+        progress(0.75, 1.0, note="copies")
         if not any(True for _ in table(work / "candidates", ["size"])):
             raise UserError(*no_code(work / "rejected", config))
         try:
@@ -134,7 +137,7 @@ def gather(work: Path, config: CorpusConfig, sources: Sequence[Source], progress
         write_atomically(decided, json.dumps(vars(decisions)))
     decisions = Decisions(**json.loads(decided.read_text(encoding="utf-8")))
     names, sizes = [name for name, _ in decisions.shards], [size for _, size in decisions.shards]
-    run_tasks(Pack(work, names), sizes, work / "logs-pack", config.execution, progress)
+    run_tasks(Pack(work, names), sizes, work / "logs-pack", config.execution, part(progress, 0.8, 0.87, "shards"))
     return decisions
 
 
