@@ -15,3 +15,12 @@ class Progress(Protocol):
 
 def silent(done: float, total: float | None = None, **facts: str) -> None:
     """The progress of a caller that shows none."""
+
+
+def part(progress: Progress, start: float, end: float, note: str) -> Progress:
+    """The progress of one part of a longer work: its way from 0 to its total is the whole's from `start` to `end` (0 to 1)."""
+
+    def report(done: float, total: float | None = None, **facts: str) -> None:
+        progress(start + (end - start) * (done / total if total else 0.0), 1.0, note=note)
+
+    return report

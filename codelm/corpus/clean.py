@@ -15,7 +15,7 @@ from datatrove.pipeline.base import PipelineStep
 from codelm.config.corpus import CorpusConfig
 from codelm.corpus.content import content_rejection, generated_marker
 from codelm.corpus.decontaminate import Contamination
-from codelm.corpus.languages import language_of, settle
+from codelm.corpus.languages import is_open, language_of, languages_of_name, settle
 from codelm.corpus.licenses.policy import license_rejection
 from codelm.corpus.licenses.tree import Trees
 from codelm.corpus.near_duplicates import runs, signature
@@ -110,7 +110,8 @@ class Cleaner:
         except OSError as error:
             return unreadable(error)
         draft.columns["language"] = language
-        if language not in self.languages:
+        # a name that several languages share is settled by the text
+        if self.languages.isdisjoint(languages_of_name(entry.path) if is_open(entry.path) else [language]):
             return Rejection("language", language or Path(entry.path).suffix.lower()[:16] or "no extension")
         return None
 

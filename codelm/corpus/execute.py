@@ -20,6 +20,7 @@ from codelm.errors import UserError
 from codelm.progress import Progress, silent
 
 POLL_SECONDS = 0.2
+GONE_POLLS = 25
 
 
 class QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc, unused-ignore]
@@ -96,9 +97,10 @@ def run_on_slurm(step: PipelineStep, tasks: int, workers: int, logs: Path, execu
         **settings.model_dump(),
     )
     job.run()
-    while len(done(logs)) < tasks:
-        if job.job_id != -1 and not in_queue(str(job.job_id)) and len(done(logs)) < tasks:
-            return  # ended without ending its work; the caller says so
+    gone = 0
+    # a job that is gone without its work done has failed, as the caller says; but shared storage may show its marks late
+    while len(done(logs)) < tasks and gone < GONE_POLLS:
+        gone = 0 if job.job_id != -1 and in_queue(str(job.job_id)) else gone + 1
         time.sleep(POLL_SECONDS)
 
 

@@ -20,7 +20,7 @@ def source(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     for name in "abcd":
-        (folder / f"{name}.py").write_text(f"{name} = 1\n{name}2 = 2\n{name}3 = 3\n")
+        (folder / f"{name}.py").write_text(f"# SPDX-License-Identifier: MIT\n{name} = 1\n{name}2 = {name}\n")
     (folder / "gpl.py").write_text("# SPDX-License-Identifier: GPL-3.0-only\ng = 1\ng2 = 2\n")
     return folder
 

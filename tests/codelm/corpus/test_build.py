@@ -44,7 +44,7 @@ def test_standard_library(stdlib_corpus: Path) -> None:
     assert {row["repo"] for row in everything} == {"python/cpython"}
     assert {row["version"] for row in everything} == {sys.version.split()[0]}
     assert {row["license_method"] for row in everything if row["license"] == "PSF-2.0"} == {"distribution"}
-    assert sum(row["license"] == "PSF-2.0" for row in everything) > 0.98 * len(everything)
+    assert sum(row["license"] == "PSF-2.0" for row in everything) > 0.95 * len(everything)
     json_decoder = next(row for row in everything if row["path"] == "json/decoder.py")
     assert json_decoder["language"] == "Python"
     assert (
@@ -84,7 +84,7 @@ def test_nothing_is_done_twice_and_an_edit_is_seen(tmp_path: Path, project: Path
     assert build(corpus, CorpusConfig(licenses=KEEP, sources=[str(project)], seed=1)).seed == 1
 
 
-def test_progress_counts_bytes_to_the_end(tmp_path: Path, project: Path) -> None:
+def test_progress_goes_to_the_end(tmp_path: Path, project: Path) -> None:
     reports: list[tuple[float, float | None]] = []
     build(
         tmp_path / "run" / "corpus",
@@ -92,8 +92,8 @@ def test_progress_counts_bytes_to_the_end(tmp_path: Path, project: Path) -> None
         lambda done, total=None, **facts: reports.append((done, total)),
     )
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
-    total = sum(file.stat().st_size for file in project.rglob("*.py"))
-    assert reports[-1] == (total, total)
+    assert reports[-1] == (1.0, 1.0)
+    assert len({done for done, _ in reports}) > 4
 
 
 def test_copies_are_kept_once_with_all_their_places(tmp_path: Path, tree: Tree, code: Code) -> None:
@@ -154,7 +154,7 @@ def test_sources_of_one_name_stay_apart(tmp_path: Path, tree: Tree, code: Code) 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "empty"),
+        ({}, "nothing in it"),
         ({"a.txt": "prose", "b.md": "prose", "c.py": b"\0"}, r"no code to keep in 3 files \(rejected: language 2, binary 1\)"),
         ({"a.py": "one = 1\ntwo = 2\nthree = 3\n"}, "only one file"),
     ],
@@ -178,7 +178,7 @@ def test_missing_source_and_file_as_source(tmp_path: Path, tree: Tree) -> None:
 DISK_FULL = """
 import resource, sys
 from pathlib import Path
-from codelm.config.corpus import CorpusConfig
+from codelm.config.corpus import CorpusConfig, LicensePolicy
 from codelm.corpus.build import build
 from codelm.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))

@@ -24,7 +24,7 @@ cp "$last" "$script"
 echo "Submitted batch job 7"
 array=$(sed -n 's/^#SBATCH --array=\\([0-9-]*\\).*/\\1/p' "$script")
 echo "$@" >> "$FAKE_SLURM/calls"
-[ -n "$array" ] || exit 0
+[[ "$*" == *--dependency* ]] && exit 0  # only gathers statistics
 touch "$FAKE_SLURM/running"
 (
   export SLURM_NODELIST=localhost RUN_OFFSET=0
@@ -36,6 +36,9 @@ touch "$FAKE_SLURM/running"
 """
 SQUEUE = """#!/bin/bash
 test -e "$FAKE_SLURM/running" && echo "7 cpu codelm R" || true
+"""
+SCONTROL = """#!/bin/bash
+echo localhost
 """
 SRUN = """#!/bin/bash
 while [[ $1 == -* ]]; do [[ $1 == -n ]] && shift; shift; done
@@ -85,7 +88,7 @@ def test_a_ray_cluster_of_two_workers(tmp_path: Path, project: Path, by_one_work
 def test_slurm(tmp_path: Path, project: Path, by_one_worker: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, text in {"sbatch": SBATCH, "squeue": SQUEUE, "srun": SRUN}.items():
+    for name, text in {"sbatch": SBATCH, "squeue": SQUEUE, "srun": SRUN, "scontrol": SCONTROL}.items():
         (commands / name).write_text(text)
         (commands / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("FAKE_SLURM", str(tmp_path))
