@@ -253,7 +253,8 @@ def summary(found: Iterable[Found], count: int) -> str:
     """How much was found, in one line."""
     where = Counter(one.path for one in found)
     total = where.total()
-    return f"{total or 'no'} finding{'' if total == 1 else 's'} in {f'{len(where)} of ' if total else ''}{count:,} files"
+    findings_ = f"{total or 'no'} finding{'' if total == 1 else 's'}"
+    return f"{findings_} in {f'{len(where)} of ' if total else ''}{count:,} file{'' if count == 1 else 's'}"
 
 
 def sarif(found: list[Found]) -> dict[str, Any]:

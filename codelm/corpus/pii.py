@@ -73,7 +73,7 @@ def nobody_at(domain: str) -> bool:
 
 # --- addresses of machines
 
-IPV4_TAIL = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.]*\d|-\w)", re.ASCII)
+IPV4_TAIL = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d{1,3}(?!\w|\.\d|-\w)", re.ASCII)
 IPV4_HEAD = re.compile(r"(?<![\w.-])\d{1,3}$", re.ASCII)
 VERSION = re.compile(
     r"(?i)(?:version|release|assembly|firmware|\bver|\bv|[=<>~!]=|\boid|§|section|chapter|rfc|[a-z]/)[\"'\s:=(]*$"
@@ -118,9 +118,9 @@ def public(address: str) -> bool:
 # --- names
 
 AUTHOR = re.compile(
-    r"(?i)(?P<single>(?<![\w.])@author\s*:?\s+|:authors?:\s+|__authors?__\s*=\s*[\[(]?\s*)"
+    r"(?im)(?P<single>(?<![\w.])@author\s*:?\s+|:authors?:\s+|__authors?__\s*=\s*[\[(]?\s*)"
     r"|(?<![\w.-])(?:(?:original |main |lead |first )?authors?(?:\(s\))?|(?:current )?maintainers?)[\"']?\s{0,8}[:=>]\s{0,8}"
-    r"|(?<![\w.-])(?:written|created|developed|contributed|maintained|ported|designed|implemented)(?: \w{1,12})? by\s*:?\s+"
+    r"|^[^\w\n]{0,20}(?:\w{1,12} )?(?:written|created|developed|contributed|maintained|ported|designed|implemented) by\s*:?\s+"
 )
 BETWEEN = re.compile(r"\s*(?:,|;|&|/|\band\b)\s*")
 LETTER = r"(?:[^\W\d_]|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|&[a-z]{3,8};)"
