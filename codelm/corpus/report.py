@@ -85,7 +85,7 @@ def content(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "denied": amounts(by(dropped, "license", ("license", "license_unknown"))),
         "repos": amounts(counts["repos"]),
         "splits": amounts(counts["splits"]),
-        "histogram": histogram(kept, dropped),
+        "histogram": histogram(kept, dropped.filter(pc.not_equal(dropped["reason"], "language"))),
         **copies(kept, counts),
         "redactions": tally(counts["redactions"]),
         "redacted_files": pc.sum(pc.greater(pc.fill_null(pc.list_value_length(kept["redacted"]), 0), 0)).as_py() or 0,
@@ -110,15 +110,25 @@ def read(folder: Path, columns: list[str]) -> Any:
 
 
 def funnel(counts: Mapping[str, Any], kept: int, seen: int) -> list[Bar]:
-    """What each reason took away from all that was seen, down to what is left."""
-    bars = [Bar("seen", [f"{counts['files_seen']:,}", size(seen), percent(1)], 1.0)]
-    left = seen
-    for reason, taken in sorted(counts["rejected_bytes"].items(), key=lambda item: (-item[1], item[0])):
-        left -= taken
-        share = taken / seen if seen else 0.0
-        cells = [f"− {counts['rejected'][reason]:,}", f"− {size(taken)}", percent(share)]
-        bars.append(Bar(reason, cells, share, left / seen if seen else 0.0, note=REASONS.get(reason, "")))
-    share = kept / seen if seen else 0.0
+    """What each reason took away from the source code that was seen, down to what is left.
+
+    What is no code, or in a language that is not wanted, may be any amount, and comes off first without a bar.
+    """
+    files, sizes = counts["rejected"], counts["rejected_bytes"]
+    code = seen - sizes.get("language", 0)
+    bars = [Bar("seen", [f"{counts['files_seen']:,}", size(seen), ""], 0.0)]
+    if "language" in files:
+        bars.append(
+            Bar("language", [f"− {files['language']:,}", f"− {size(sizes['language'])}", ""], 0.0, note=REASONS["language"])
+        )
+    bars.append(Bar("code", [f"{counts['files_seen'] - files.get('language', 0):,}", size(code), percent(1)], 1.0))
+    left = code
+    for reason, taken in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+        if reason != "language":
+            left -= taken
+            cells = [f"− {files[reason]:,}", f"− {size(taken)}", percent(taken / max(code, 1))]
+            bars.append(Bar(reason, cells, taken / max(code, 1), left / max(code, 1), note=REASONS.get(reason, "")))
+    share = kept / max(code, 1)
     return [*bars, Bar("kept", [f"{counts['files_kept']:,}", size(kept), percent(share)], share)]
 
 
@@ -271,7 +281,7 @@ def size(count: float) -> str:
 
 def millions(count: int) -> str:
     """A large number for people."""
-    return f"{count / 1e6:,.1f} million" if count >= 1e6 else f"{count:,}"
+    return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,}"
 
 
 def percent(share: float) -> str:
