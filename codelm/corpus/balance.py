@@ -37,8 +37,9 @@ def balance(
         keep = cut(of, of_files, keys, before, whole, config.max_language_share, seed)
         after = np.bincount(of[keep], weights=of_files[keep], minlength=len(names))
         lost = (before - after) / np.maximum(before, 1)
-        # the largest first: with it whole, the others may fit
-        spared = [int(i) for i in np.argsort(-before, kind="stable") if i not in whole and lost[i] > config.max_dropped]
+        # the largest first: with it whole, the others may fit; none is dropped altogether
+        spoilt = (lost > config.max_dropped) | (lost == 1)
+        spared = [int(i) for i in np.argsort(-before, kind="stable") if i not in whole and spoilt[i]]
         if not spared:
             break
         whole.add(spared[0])

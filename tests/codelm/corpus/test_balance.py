@@ -55,6 +55,11 @@ def test_too_much_to_drop_leaves_it_whole_and_says_so(python: int, c: int) -> No
     assert "balance.max_language_share" in found.warnings[0]
 
 
+def test_a_language_never_goes_altogether() -> None:
+    languages, sizes, keys = many(10, 0)
+    assert balance(languages, sizes, keys, Balance(max_language_share=0.7, max_dropped=1), seed=0).keep.all()
+
+
 def test_two_languages_above_the_cap() -> None:
     languages = ["A"] * 40 + ["B"] * 40 + ["C"] * 15 + ["D"] * 15
     found = balance(languages, np.ones(110, dtype=int), [str(i) for i in range(110)], Balance(max_language_share=0.3), seed=0)
@@ -86,6 +91,7 @@ def test_no_language_above_its_share_unless_it_says_so(
     for language, left in after.items():
         if before[language]:
             assert 1 - left / before[language] <= max_dropped + 1e-9
+            assert left > 0
         whole = any(warning.startswith(f"{language} is ") for warning in found.warnings)
         assert left <= share * total + 1e-6 or whole
         assert left == before[language] or any(warning.startswith(f"{language} was ") for warning in found.warnings)
