@@ -165,7 +165,7 @@ def persons(text: str, at: int, end: int, alone: bool) -> Iterator[Span]:
         if not match:
             return
         name = trimmed(match[0])
-        if not is_name(name, alone and text[match.end() : match.end() + 1] != "("):  # a name, not a call
+        if not is_name(name, alone and text[match.end() : match.end() + 1] not in ("(", ":")):  # no call, no URL
             return
         yield Span(at, at + len(name), NAME)
         at += len(name)
