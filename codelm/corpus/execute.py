@@ -21,6 +21,8 @@ from codelm.progress import Progress, silent
 
 POLL_SECONDS = 0.2
 GONE_POLLS = 25
+SMALL_BYTES = 2_000_000
+"""Done before a second process has started."""
 
 
 class QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc, unused-ignore]
@@ -39,7 +41,8 @@ def run_tasks(step: PipelineStep, sizes: Sequence[int], logs: Path, execution: E
     """
     if not sizes:
         return
-    workers = min(execution.workers or cores(), len(sizes))
+    small = sum(sizes) < SMALL_BYTES and execution.kind == "local"
+    workers = 1 if small else min(execution.workers or cores(), len(sizes))
     with quiet_datatrove(), shown(logs, sizes, progress):
         if execution.kind == "local":
             QuietExecutor([step], tasks=len(sizes), workers=workers, logging_dir=str(logs)).run()

@@ -127,7 +127,8 @@ class PythonSource(ListedSource):
     def license_files(self) -> Iterator[Entry]:
         """Those among the files, and those beside the metadata, which hold for the whole package.
 
-        Texts below dist-info/licenses/ that mirror a folder of the package (pip/_vendor/certifi) hold for that folder.
+        Texts below dist-info/licenses/ that mirror a folder of the package (pip/_vendor/certifi) hold for that folder. Beside
+        a text for the whole, those of folders that are not installed (third_party/…, linked into a binary) hold for nothing.
         """
         yield from super().license_files()
         yield from self.packages.license_files(self.entries)
@@ -140,11 +141,14 @@ class PythonSource(ListedSource):
                 parent = parent.rpartition("/")[0]
         for distribution, origin in self.distributions:
             taken: set[str] = set()
-            for found in license_texts(distribution):
+            texts = license_texts(distribution)
+            has_one_for_all = any("/" not in found.path.removeprefix("licenses/") for found in texts)
+            for found in texts:
                 path = found.path.removeprefix("licenses/")
                 parent, _, name = path.rpartition("/")
                 candidates = [parent, parent.partition("/")[2]]  # with and without src/
-                place = next((one for one in candidates if one and one in folders.get(origin.repo, ())), "")
+                elsewhere = parent if has_one_for_all else ""
+                place = next((one for one in candidates if one and one in folders.get(origin.repo, ())), elsewhere)
                 yield found.entry(origin)._replace(path=distinct(f"{place}/{name}" if place else name, taken))
 
 

@@ -52,7 +52,7 @@ def site(tmp_path: Path, tree) -> Path:
             "gamma-1.2.dist-info/RECORD": "gamma/__init__.py,,\ngamma/sub/x.py,,\n",
             "gamma-1.2.dist-info/licenses/LICENSE": "apache",
             "gamma-1.2.dist-info/licenses/src/gamma/sub/COPYING": "of a part",
-            "gamma-1.2.dist-info/licenses/elsewhere/COPYING": "of we do not know what",
+            "gamma-1.2.dist-info/licenses/elsewhere/COPYING": "of what is not installed",
             "old.py": "old = 1\n",
             "old-1.2.egg-info": "Metadata-Version: 1.0\nName: old\nVersion: 1.2\n",
             "broken-1.2.dist-info/METADATA": b"Name: br\xff\nVersion: 1\n",
@@ -97,11 +97,11 @@ def test_licence_texts_beside_the_metadata_hold_for_the_package(site: Path) -> N
     texts = {(entry.origin.repo, entry.path): entry.blob.read().decode() for entry in source.license_files()}
     assert texts == {
         ("pypi/alpha-package", "LICENSE"): "MIT text",
-        ("pypi/alpha-package", "TERMS"): "terms",
+        ("pypi/alpha-package", "doc/TERMS"): "terms",
         ("pypi/alpha-package", "alpha/_vendor/beta/LICENSE"): "vendored",
         ("pypi/gamma", "LICENSE"): "apache",
         ("pypi/gamma", "gamma/sub/COPYING"): "of a part",
-        ("pypi/gamma", "COPYING"): "of we do not know what",
+        ("pypi/gamma", "elsewhere/COPYING"): "of what is not installed",
     }
 
 
