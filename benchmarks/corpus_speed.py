@@ -28,6 +28,10 @@ from typing import Any
 
 import psutil
 
+from codelm.config.corpus import Filters
+from codelm.corpus.paths import path_rejection
+
+DROP = Filters().drop
 POLL_SECONDS = 0.1
 MAX_FILE_BYTES = 1_000_000
 
@@ -35,7 +39,9 @@ MAX_FILE_BYTES = 1_000_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=int, default=100, help="how much source code")
-    parser.add_argument("--source", type=Path, action="append", help="folders of code (default: this Python's library and packages)")
+    parser.add_argument(
+        "--source", type=Path, action="append", help="folders of code (default: this Python's library and packages)"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peer", nargs=2, metavar=("JSONL", "OUT"), help=argparse.SUPPRESS)
@@ -54,7 +60,15 @@ def main() -> None:
         )
         ours = measured([sys.executable, "-m", "cli.main", "corpus", "build", "--run", str(run), "--config", str(config)])
         theirs = measured(
-            [sys.executable, __file__, "--workers", str(arguments.workers), "--peer", str(folder / "jsonl"), str(folder / "out")]
+            [
+                sys.executable,
+                __file__,
+                "--workers",
+                str(arguments.workers),
+                "--peer",
+                str(folder / "jsonl"),
+                str(folder / "out"),
+            ]
         )
         counts = json.loads((run / "corpus" / "manifest.json").read_text())["counts"]
     mb = size / 1e6
@@ -75,34 +89,36 @@ def main() -> None:
 
 
 def gather(sources: list[Path], wanted: int, folder: Path, parts: int, seed: int) -> tuple[int, int]:
-    """Copies a seeded choice of Python files to `source/`, and their texts to `jsonl/`; returns files and bytes."""
+    """Copies a seeded choice of Python files to `source/`, and their texts to `jsonl/`; returns files and bytes.
+
+    None that our rules on paths would drop unread: every byte counted is a byte judged.
+    """
     found = sorted(
-        path
-        for source in sources
-        for path in source.rglob("*.py")
-        if path.is_file() and 0 < path.stat().st_size <= MAX_FILE_BYTES
+        {
+            path: str(Path(str(number), path.relative_to(source)))
+            for number, source in enumerate(sources)
+            for path in source.rglob("*.py")
+            if "site-packages" not in path.relative_to(source).parts  # one source may lie in another
+            and path_rejection(path.relative_to(source).as_posix(), DROP) is None
+            and path.is_file()
+            and 0 < path.stat().st_size <= MAX_FILE_BYTES
+        }.items()
     )
     random.Random(seed).shuffle(found)
     (folder / "jsonl").mkdir()
     outputs = [(folder / "jsonl" / f"{part}.jsonl").open("w", encoding="utf-8") for part in range(parts)]
     size = count = 0
-    seen: set[Path] = set()
-    for path in found:
+    for path, inside in found:
         if size >= wanted:
             break
-        if path in seen:
-            continue
-        seen.add(path)
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        inside = Path(*path.parts[1:])
-        # what is installed stands below a folder that a build passes over; here it is the source
-        target = folder / "source" / str(inside).replace("site-packages", "packages").replace("dist-packages", "packages")
+        target = folder / "source" / inside
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-        outputs[count % parts].write(json.dumps({"id": str(inside), "text": text}) + "\n")
+        outputs[count % parts].write(json.dumps({"id": inside, "text": text}) + "\n")
         size += path.stat().st_size
         count += 1
     for output in outputs:

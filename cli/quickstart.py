@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,10 +48,10 @@ def quickstart(
 
     codelm quickstart --corpus ~/src/my-project --minutes 30 --run runs/mine
     """
+    from cli.corpus.build import settings_of
     from cli.progress import Display
     from cli.serve import listen
     from cli.stages import RunFolder, resumable
-    from cli.corpus.build import settings_of
     from codelm.config.preset import load_preset
     from codelm.stage import lock
 

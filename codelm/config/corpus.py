@@ -91,7 +91,9 @@ class Decontamination(Settings):
 class Balance(Settings):
     """How languages and sources are mixed."""
 
-    max_language_share: float = Field(default=0.7, gt=0, le=1, description="of the bytes; the largest language is cut down to it")
+    max_language_share: float = Field(
+        default=0.7, gt=0, le=1, description="of the bytes; the largest language is cut down to it"
+    )
     max_dropped: Share = Field(
         default=0.5, description="where the cap would drop more than this of a language, it is left whole, with a warning"
     )

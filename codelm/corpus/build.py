@@ -146,7 +146,7 @@ def list_pieces(work: Path, config: CorpusConfig, sources: Sequence[Source]) -> 
     listing = work / "pieces.json"
     if not listing.exists():
         (work / "pieces").mkdir(parents=True, exist_ok=True)
-        found = []
+        found: list[tuple[str, int]] = []
         for source in sources:
             for piece in source.pieces(config.execution.piece_mb * 1_000_000):
                 save_piece(piece, work / "pieces" / f"{len(found):05d}.pickle")

@@ -147,9 +147,7 @@ class Cleaner:
 
     def content(self, draft: Draft) -> Rejection | None:
         """Generated, too short, minified, repetitive, or data rather than code."""
-        return generated_marker(draft.text) or content_rejection(
-            draft.text, draft.columns["language"], self.config.filters
-        )
+        return generated_marker(draft.text) or content_rejection(draft.text, draft.columns["language"], self.config.filters)
 
     def license(self, draft: Draft) -> Rejection | None:
         """Sets `license` and what is known of where it comes from."""

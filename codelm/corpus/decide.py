@@ -174,9 +174,7 @@ def unique(found: Candidates, config: Dedup) -> tuple[list[int], dict[int, list[
     near: dict[int, tuple[int, float]] = {}
     if config.near:
         signatures = found.signatures(single, config.bands * config.rows)
-        dropped = drop_near_duplicates(
-            range(len(single)), signatures, lambda i: found.shingles(single[i], config), config
-        )
+        dropped = drop_near_duplicates(range(len(single)), signatures, lambda i: found.shingles(single[i], config), config)
         near = {single[i]: (single[keeper], similarity) for i, (keeper, similarity) in dropped.items()}
 
     kept = [i for i in single if i not in near]

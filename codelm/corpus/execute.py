@@ -1,6 +1,7 @@
 """A phase of the build as datatrove tasks: on this machine, on a Slurm cluster or on Ray, resumed task by task."""
 
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -69,7 +70,7 @@ def run_on_ray(step: PipelineStep, tasks: int, workers: int, logs: Path, executi
                 address="local" if local else execution.ray_address,
                 num_cpus=workers if local else None,
                 include_dashboard=False if local else None,
-                logging_level="warning",
+                logging_level=logging.WARNING,
             )
         except ConnectionError as error:
             raise UserError(

@@ -42,7 +42,8 @@ def plan(config: CorpusConfig, run: Path, sample_bytes: int = SAMPLE_BYTES, prog
         run_tasks(Clean(work, config), sizes, work / "logs", config.execution, progress)
         seconds = time.monotonic() - start
 
-        kept, dropped = Counter[str](), {}
+        kept = Counter[str]()
+        dropped: dict[str, Counter[str]] = {}
         languages, licenses = Counter[str](), Counter[str]()
         for row in table(work / "rejected", ["reason", "size"]):
             dropped.setdefault(row["reason"], Counter[str]()).update(files=1, bytes=row["size"] or 0)
@@ -70,9 +71,7 @@ def plan(config: CorpusConfig, run: Path, sample_bytes: int = SAMPLE_BYTES, prog
         "sampled": sum(sizes),
         "exact": len(sample) == len(listed),
         "kept": scaled(kept),
-        "dropped": {
-            reason: scaled(count) for reason, count in sorted(dropped.items(), key=lambda item: -item[1]["bytes"])
-        },
+        "dropped": {reason: scaled(count) for reason, count in sorted(dropped.items(), key=lambda item: -item[1]["bytes"])},
         "languages": scaled(languages),
         "licenses": scaled(licenses),
         "seconds": round(seconds * scale, 1),

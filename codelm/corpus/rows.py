@@ -49,9 +49,7 @@ class Row(TypedDict):
     also_in: list[Copy]
 
 
-COPIES = pa.list_(
-    pa.struct([("repo", pa.string()), ("path", pa.string()), ("license", pa.string()), ("kind", pa.string())])
-)
+COPIES = pa.list_(pa.struct([("repo", pa.string()), ("path", pa.string()), ("license", pa.string()), ("kind", pa.string())]))
 
 # What a file says of itself.
 ITSELF = [
