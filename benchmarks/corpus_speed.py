@@ -7,9 +7,9 @@ Ours: `codelm corpus build` in a process of its own, everything on: listing, lic
 personal data, decontamination, exact and near deduplication, split, shards, attribution index, report. The peer: datatrove's
 GopherRepetitionFilter, GopherQualityFilter, FineWebQualityFilter and PIIFormatter, then its four MinHash stages, with its own
 settings, on JSONL that lies ready (making it is not timed). Its filters are made for prose and would drop nearly all code, so
-what they drop is kept for MinHash: both sides compare all files. Same number of workers. Wants `pip install orjson spacy nltk`, which
-datatrove's word splitter uses. Prints one JSON object: MB/s of each, their ratio, peak memory of all processes together, and
-our seconds by step.
+what they drop is kept for MinHash: both sides compare all files. Same number of workers. datatrove's reader and word splitter
+want `pip install orjson spacy nltk`. Prints one JSON object: MB/s of each, their ratio, peak memory of all processes together,
+and our MB/s by step.
 """
 
 import argparse
@@ -50,6 +50,7 @@ def main() -> None:
         peer(Path(arguments.peer[0]), Path(arguments.peer[1]), arguments.workers)
         return
     sources = arguments.source or [Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))]
+    workers = str(arguments.workers)
     with tempfile.TemporaryDirectory(prefix="corpus-speed-") as name:
         folder = Path(name)
         files, size = gather(sources, arguments.mb * 1_000_000, folder, arguments.workers, arguments.seed)

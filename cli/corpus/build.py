@@ -19,9 +19,7 @@ Sources = Annotated[
     ),
 ]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings; the options here override them.")]
-AllowCopyleft = Annotated[
-    bool, typer.Option("--allow-copyleft", help="Keep files under the GPL, LGPL, MPL and their like too.")
-]
+AllowCopyleft = Annotated[bool, typer.Option("--allow-copyleft", help="Keep files under the GPL, LGPL, MPL and their like.")]
 AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Keep files whose licence nobody states (your own).")]
 ValidShare = Annotated[
     float | None, typer.Option("--valid-share", help="Share of the bytes held out for validation (0 to 0.5).")
