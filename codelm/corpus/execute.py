@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -9,6 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +30,43 @@ SMALL_BYTES = 2_000_000
 """Done before a second process has started."""
 
 
-class QuietExecutor(LocalPipelineExecutor):  # type: ignore[misc, unused-ignore]
-    """Keeps datatrove's log off the user's terminal, in the workers too."""
+class LocalExecutor(LocalPipelineExecutor):  # type: ignore[misc, unused-ignore]
+    """datatrove's, with a pool that notices when a worker dies, and without the helper process that would outlive a kill."""
 
-    def _run_for_rank(self, rank: int, *arguments: Any, **options: Any) -> Any:
+    def run(self) -> None:
+        """Runs the tasks that are not done, in this process if one worker is asked for."""
+        ranks = self.get_incomplete_ranks()
+        if self.workers == 1:
+            for rank in ranks:
+                self._run_for_rank(rank)
+            return
+        context = multiprocessing.get_context("forkserver")
+        with ProcessPoolExecutor(self.workers, mp_context=context, initializer=end_with_parent) as pool:
+            running = [pool.submit(self._run_for_rank, rank) for rank in ranks]
+            try:
+                for task in as_completed(running):
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+                raise
+
+    def _run_for_rank(self, rank: int, *arguments: Any, **options: Any) -> None:
         logger.disable("datatrove")
-        return super()._run_for_rank(rank, *arguments, **options)
+        super()._run_for_rank(rank, *arguments, **options)
+
+
+def end_with_parent() -> None:
+    """In a worker: ends it when the build is killed. Else it would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # what it writes is whole or not there
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_tasks(step: PipelineStep, sizes: Sequence[int], logs: Path, execution: Execution, progress: Progress = silent) -> None:
@@ -46,7 +81,12 @@ def run_tasks(step: PipelineStep, sizes: Sequence[int], logs: Path, execution: E
     workers = 1 if small else min(execution.workers or cores(), len(sizes))
     with quiet_datatrove(), shown(logs, sizes, progress):
         if execution.kind == "local":
-            QuietExecutor([step], tasks=len(sizes), workers=workers, logging_dir=str(logs)).run()
+            try:
+                LocalExecutor([step], tasks=len(sizes), workers=workers, logging_dir=str(logs)).run()
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a worker was killed, most likely for want of memory", "run the same command again with fewer --workers"
+                ) from error
         elif execution.kind == "ray":
             run_on_ray(step, len(sizes), workers, logs, execution)
         else:

@@ -24,6 +24,17 @@ def start(source: Path, run: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
+def all_gone(group: int) -> bool:
+    """Whether all processes of a group end within ten seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_kill_at_ten_moments(tmp_path: Path) -> None:
@@ -42,9 +53,11 @@ def test_kill_at_ten_moments(tmp_path: Path) -> None:
         process = start(source, run)
         time.sleep(moments.uniform(0.1, 0.95) * seconds)
         killed += process.poll() is None
-        # with its workers, or without: then they outlive it for a while
+        # with its workers, or without: then they have to notice
         (os.killpg if number % 2 else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
+        if number == 0:
+            assert all_gone(process.pid), "its workers are still there"
         assert not (run / "corpus" / "snapshot").exists() or (run / "corpus" / "manifest.json").exists(), "half a snapshot"
         assert start(source, run).wait(timeout=300) == 0
         resumed = Manifest.read(run / "corpus")
