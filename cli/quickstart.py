@@ -37,7 +37,9 @@ def quickstart(
         typer.Option("--serve/--no-serve", help="Go on serving at the end. Default: if there is a terminal to stop it from."),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to serve.")] = DEFAULT_PORT,
-    allow_copyleft: Annotated[bool, typer.Option("--allow-copyleft", help="Train on GPL, LGPL and AGPL files too.")] = False,
+    allow_copyleft: Annotated[
+        bool, typer.Option("--allow-copyleft", help="Train on GPL, LGPL, MPL and their like too.")
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
 ) -> None:
     """Corpus → tokenizer → tokens → training → evaluation → GGUF → a served completion.

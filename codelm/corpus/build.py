@@ -129,11 +129,7 @@ def gather(work: Path, config: CorpusConfig, sources: Sequence[Source], progress
         try:
             decisions = decide(work, config, [source for source, _ in listed])
         except ValueError:
-            place = next("/".join(row.values()) for row in table(work / "candidates", ["repo", "path"]))
-            raise UserError(
-                f"only one file to learn from ({place})",
-                "give at least two files or packages: one is held out for validation",
-            ) from None
+            raise UserError(*one_file(work, config)) from None
         write_atomically(decided, json.dumps(vars(decisions)))
     decisions = Decisions(**json.loads(decided.read_text(encoding="utf-8")))
     names, sizes = [name for name, _ in decisions.shards], [size for _, size in decisions.shards]
@@ -157,14 +153,17 @@ def list_pieces(work: Path, config: CorpusConfig, sources: Sequence[Source]) -> 
 
 def inputs_id(work: Path, config: CorpusConfig) -> str:
     """Identity of what the sources hold: SHA-256 of every file by repo, path, size and, where it was read, hash of its bytes,
-    of the licence texts beside them, and of the user's own benchmarks. Where it all lies does not enter.
+    source by source, of the licence texts beside them, and of the user's own benchmarks. Where it all lies does not enter.
     """
     columns = ["repo", "path", "size", "blob_sha"]
-    files = sorted(
-        [row["repo"], row["path"], row["size"] or 0, row["blob_sha"] or ""]
-        for folder, pattern in (("candidates", "*"), ("rejected", "[0-9]*"))
-        for row in table(work / folder, columns, f"{pattern}.parquet")
-    )
+    by_source: dict[str, list[list[Any]]] = {}  # in order: of two copies, the first source's is kept
+    for rank, (source, _) in enumerate(json.loads((work / "pieces.json").read_text(encoding="utf-8"))):
+        for folder in ("candidates", "rejected"):
+            by_source.setdefault(source, []).extend(
+                [row["repo"], row["path"], row["size"] or 0, row["blob_sha"] or ""]
+                for row in table(work / folder, columns, f"{rank:05d}.parquet")
+            )
+    files = [sorted(found) for found in by_source.values()]
     benchmarks = [file_sha256(Path(path)) for path in config.decontaminate.files]
     return digest([files, file_sha256(work / "licenses" / "trees.json"), benchmarks])
 
@@ -233,6 +232,16 @@ def steps(work: Path) -> dict[str, dict[str, float]]:
         for name, spent in json.loads(path.read_text(encoding="utf-8")).items():
             total.setdefault(name, Counter()).update(spent)
     return {name: {key: round(value, 3) for key, value in spent.items()} for name, spent in total.items()}
+
+
+def one_file(work: Path, config: CorpusConfig) -> tuple[str, str]:
+    """What to say when nothing can be held out, and what to do."""
+    place = next("/".join(row.values()) for row in table(work / "candidates", ["repo", "path"]))
+    unknown = sum(row["reason"] == "license_unknown" for row in table(work / "rejected", ["reason"]))
+    if unknown:
+        said = f"only one file to learn from ({place}); {unknown} more state no licence"
+        return said, "if the code is your own, --allow-unknown keeps it"
+    return f"only one file to learn from ({place})", "give at least two files or packages: one is held out for validation"
 
 
 def no_code(rejected: Path, config: CorpusConfig) -> tuple[str, str]:

@@ -19,6 +19,8 @@ from codelm.corpus.sources.open import open_sources
 from codelm.progress import Progress, silent
 
 SAMPLE_BYTES = 64_000_000
+PIECES = 32
+"""That a sample has at least, where there is so much."""
 
 
 def plan(config: CorpusConfig, run: Path, sample_bytes: int = SAMPLE_BYTES, progress: Progress = silent) -> dict[str, Any]:
@@ -31,7 +33,10 @@ def plan(config: CorpusConfig, run: Path, sample_bytes: int = SAMPLE_BYTES, prog
     sources = open_sources(config.sources, run=run)
     with tempfile.TemporaryDirectory(prefix="codelm-plan-") as name:
         work = Path(name)
-        listed = list_pieces(work, config, sources)
+        # small pieces from all over: neighbours are alike
+        small = max(1, sample_bytes // 1_000_000 // PIECES)
+        execution = config.execution.model_copy(update={"piece_mb": min(small, config.execution.piece_mb)})
+        listed = list_pieces(work, config.model_copy(update={"execution": execution}), sources)
         total = sum(size for _, size in listed)
         sample = choose(listed, sample_bytes, config.seed)
         for rank, piece in enumerate(sample):  # the sample's pieces become the first ones

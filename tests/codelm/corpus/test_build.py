@@ -79,9 +79,20 @@ def test_nothing_is_done_twice_and_an_edit_is_seen(tmp_path: Path, project: Path
     touched = build(corpus, config)
     assert touched.key != first.key
     assert touched.fingerprint == first.fingerprint, "same content: later stages need not run again"
+    assert touched.counts["snapshot_id"] == first.counts["snapshot_id"]
     (project / "a" / "a.py").write_text("one = 1\ntwo = 2\nthree = 3\n")
     assert build(corpus, config).fingerprint != first.fingerprint
     assert build(corpus, CorpusConfig(licenses=KEEP, sources=[str(project)], seed=1)).seed == 1
+
+
+def test_the_order_of_the_sources_is_part_of_the_snapshot(tmp_path: Path, tree: Tree, code: Code) -> None:
+    one = tree(tmp_path / "one", {"a.py": code("a"), "same.py": code("same")})
+    two = tree(tmp_path / "two", {"b.py": code("b"), "same.py": code("same")})
+    built = [
+        build(tmp_path / f"run-{number}" / "corpus", CorpusConfig(licenses=KEEP, sources=[str(path) for path in order]))
+        for number, order in enumerate([(one, two), (two, one)])
+    ]
+    assert built[0].counts["snapshot_id"] != built[1].counts["snapshot_id"]
 
 
 def test_progress_goes_to_the_end(tmp_path: Path, project: Path) -> None:
