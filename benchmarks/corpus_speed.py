@@ -50,7 +50,6 @@ def main() -> None:
         peer(Path(arguments.peer[0]), Path(arguments.peer[1]), arguments.workers)
         return
     sources = arguments.source or [Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))]
-    workers = str(arguments.workers)
     with tempfile.TemporaryDirectory(prefix="corpus-speed-") as name:
         folder = Path(name)
         files, size = gather(sources, arguments.mb * 1_000_000, folder, arguments.workers, arguments.seed)
