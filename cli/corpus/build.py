@@ -122,7 +122,9 @@ def plan(
     for part in plan_tables(found):
         console.print(part)
     basis = "all of it was judged" if found["exact"] else f"scaled up from {found['sampled'] / 1e6:.0f} MB that were judged"
-    console.print(f"{found['bytes'] / 1e6:.1f} MB of files; {basis}; about {found['seconds']:.0f} s to build")
+    console.print(f"{found['bytes'] / 1e6:.1f} MB of files; {basis}; about {found['seconds']:.0f} s to clean it all")
+    if not found["kept"]:
+        return
     chance = ", ".join(f"{similarity:.0%}: {share:.1%}" for similarity, share in found["s_curve"] if similarity >= 0.5)
     console.print(f"chance that two files this similar are compared: {chance}", highlight=False)
 
@@ -144,16 +146,18 @@ def right(*columns: str, title: str | None = None) -> Any:
 
 def summary(counts: dict[str, Any]) -> list[Any]:
     """What a corpus holds and what it lacks, as tables. counts: of its manifest."""
-    files = right("", "files", "MB", title=f"{counts['files_kept']:,} of {counts['files_seen']:,} files kept")
+    from codelm.corpus.report import size
+
+    files = right("", "files", "size", title=f"{counts['files_kept']:,} of {counts['files_seen']:,} files kept")
     for reason, count in counts["rejected"].items():
-        files.add_row(f"rejected: {reason}", f"{count:,}", f"{counts['rejected_bytes'][reason] / 1e6:.2f}")
+        files.add_row(f"rejected: {reason}", f"{count:,}", size(counts["rejected_bytes"][reason]))
     for kind, count in counts["redactions"].items():
         files.add_row(f"redacted: {kind}", f"{count:,}", "")
-    sums = right("", "files", "MB", "lexemes")
+    sums = right("", "files", "size", "lexemes")
     for kind in ("splits", "languages", "licenses"):
         rows = list(counts[kind].items())
         for name, one in rows[:TOP]:
-            sums.add_row(name, f"{one['files']:,}", f"{one['bytes'] / 1e6:.2f}", f"{one['tokens']:,}")
+            sums.add_row(name, f"{one['files']:,}", size(one["bytes"]), f"{one['tokens']:,}")
         if len(rows) > TOP:
             sums.add_row(f"and {len(rows) - TOP} more {kind}", "", "", "")
         sums.add_section()
@@ -162,12 +166,14 @@ def summary(counts: dict[str, Any]) -> list[Any]:
 
 def plan_tables(found: dict[str, Any]) -> list[Any]:
     """What would be kept and dropped, as tables."""
-    files = right("", "files", "MB", title="What a build would do")
+    from codelm.corpus.report import size
+
+    files = right("", "files", "size", title="What a build would do")
     for name, count in [("keep", found["kept"]), *((f"drop: {reason}", one) for reason, one in found["dropped"].items())]:
-        files.add_row(name, f"{count.get('files', 0):,}", f"{count.get('bytes', 0) / 1e6:.2f}")
-    sums = right("kept", "MB")
+        files.add_row(name, f"{count.get('files', 0):,}", size(count.get("bytes", 0)))
+    sums = right("kept", "size")
     for kind in ("languages", "licenses"):
-        for name, size in list(found[kind].items())[:TOP]:
-            sums.add_row(name, f"{size / 1e6:.2f}")
+        for name, count in list(found[kind].items())[:TOP]:
+            sums.add_row(name, size(count))
         sums.add_section()
     return [files, sums]

@@ -32,6 +32,18 @@ class LicensePolicy(Settings):
     deny: list[str] = Field(default=[], description="ids and categories to drop, though they are allowed")
     unknown: Literal["drop", "keep"] = Field(default="drop", description="what to do with files whose licence nobody states")
 
+    @field_validator("allow", "deny")
+    @classmethod
+    def known(cls, names: list[str]) -> list[str]:
+        """Refuses a name that is no licence and no category: a misspelt one would forbid nothing."""
+        if names != cls.model_fields["allow"].default:
+            from codelm.corpus.licenses.expressions import stranger
+
+            for name in names:
+                if hint := stranger(name):
+                    raise ValueError(f"unknown licence {name!r}; {hint}")
+        return names
+
 
 class Filters(Settings):
     """Which files are source code that somebody wrote and a model should learn."""
@@ -154,6 +166,8 @@ class CorpusConfig(Settings):
         """Folders as absolute paths, each source once."""
 
         def one(source: str) -> str:
+            if "://" in source:
+                raise ValueError(f"{source} is not on this machine; `git clone --bare` it, then give git:DIR")
             kind, colon, rest = source.partition(":")
             if source == STDLIB or kind == "hf":
                 return source

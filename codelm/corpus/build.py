@@ -41,6 +41,14 @@ PARTIAL = shutil.ignore_patterns(".*")
 REPORT = "report.html"
 UNKNOWN = "unknown"
 TOP_REASONS = 3
+HINTS = {
+    "license_unknown": "if the code is your own, --allow-unknown keeps what states no licence",
+    "license": "look at licenses.allow and licenses.deny in the settings",
+    "size": "look at filters.max_file_bytes in the settings",
+    "short": "look at filters.min_lines in the settings",
+    "unreadable": "look at the rights to the files, or whether the repository or table is whole",
+}
+"""Reason that left nothing → what to do."""
 
 
 def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Manifest:
@@ -130,6 +138,7 @@ def gather(work: Path, config: CorpusConfig, sources: Sequence[Source], progress
             decisions = decide(work, config, [source for source, _ in listed])
         except ValueError:
             raise UserError(*one_file(work, config)) from None
+        decisions.warnings += unreadable(work / "rejected")
         write_atomically(decided, json.dumps(vars(decisions)))
     decisions = Decisions(**json.loads(decided.read_text(encoding="utf-8")))
     names, sizes = [name for name, _ in decisions.shards], [size for _, size in decisions.shards]
@@ -234,6 +243,15 @@ def steps(work: Path) -> dict[str, dict[str, float]]:
     return {name: {key: round(value, 3) for key, value in spent.items()} for name, spent in total.items()}
 
 
+def unreadable(rejected: Path) -> list[str]:
+    """A warning if something could not be read: a table or a blob of a repository may be more than one file."""
+    lost = [row for row in table(rejected, ["repo", "path", "reason", "detail"]) if row["reason"] == "unreadable"]
+    if not lost:
+        return []
+    first = lost[0]
+    return [f"{len(lost)} could not be read, the first of them {first['repo']}/{first['path']} ({first['detail']})"]
+
+
 def one_file(work: Path, config: CorpusConfig) -> tuple[str, str]:
     """What to say when nothing can be held out, and what to do."""
     place = next("/".join(row.values()) for row in table(work / "candidates", ["repo", "path"]))
@@ -249,6 +267,5 @@ def no_code(rejected: Path, config: CorpusConfig) -> tuple[str, str]:
     reasons = Counter(row["reason"] for row in table(rejected, ["reason"]))
     top = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(TOP_REASONS))
     said = f"{', '.join(config.sources)}: no code to keep in {reasons.total()} files (rejected: {top})"
-    if reasons["license_unknown"]:
-        return said, "if the code is your own, --allow-unknown keeps what states no licence"
-    return said, "give a folder that holds source code of your own"
+    most = next(iter(reasons.most_common(1)), ("", 0))[0]
+    return said, HINTS.get(most, "give a folder that holds source code of your own")

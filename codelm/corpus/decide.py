@@ -16,14 +16,18 @@ import pyarrow.parquet as pq
 
 from codelm.config.corpus import CorpusConfig, Dedup
 from codelm.corpus.balance import balance, mixture
-from codelm.corpus.near_duplicates import drop_near_duplicates, shingles
+from codelm.corpus.near_duplicates import chance, drop_near_duplicates, shingles
 from codelm.corpus.order import repository_order
 from codelm.corpus.rows import COPIES, GROUP_ROWS, REJECTED, RowWriter
 from codelm.corpus.split import TRAIN, split
+from codelm.errors import UserError
 from codelm.lexemes import lexemes
 
 SHARD_BYTES = 64_000_000
 """Of source in a snapshot shard, before compression."""
+
+LEAST_CHANCE = 0.9
+"""Of a pair at the threshold to be compared; below it, a warning is due."""
 
 COLUMNS = ["repo", "path", "language", "license", "size", "token_count", "blob_sha", "text_hash", "imports"]
 
@@ -106,7 +110,7 @@ def decide(work: Path, config: CorpusConfig, sources: Sequence[str]) -> Decision
     """Writes `chosen/<shard>.parquet` and `rejected/all.parquet`, and says what came of it.
 
     work: holds `candidates/`. sources: of each candidates file, as the user gave it. Raises ValueError if there are fewer
-    than two packages to split.
+    than two packages to split, UserError if the opt-outs leave nothing of one split.
     """
     found = Candidates(work / "candidates")
     kept, copies, rejected = unique(found, config.dedup)
@@ -127,6 +131,9 @@ def decide(work: Path, config: CorpusConfig, sources: Sequence[str]) -> Decision
             rejected.append((i, "opt_out", pattern))
         else:
             left.append(i)
+    for name in {splits[found.repo[i]][found.path[i]] for i in kept}:
+        if all(splits[found.repo[i]][found.path[i]] != name for i in left):
+            raise UserError(f"opt_outs leave no {name} code", "take a pattern out of opt_outs, or add sources")
 
     with RowWriter(work / "rejected" / "all.parquet", REJECTED) as file:
         for i, reason, detail in sorted(rejected):
@@ -144,6 +151,17 @@ def decide(work: Path, config: CorpusConfig, sources: Sequence[str]) -> Decision
             )
 
     decisions = Decisions(warnings=balanced.warnings)
+    used = {detail for _, reason, detail in rejected if reason == "opt_out"}
+    decisions.warnings += [
+        f"opt_outs: {pattern!r} matches nothing that would be in the corpus"
+        for pattern in config.opt_outs
+        if pattern not in used and not any(matches(pattern)(found.place(i)) for i in range(len(found)))
+    ]
+    if config.dedup.near and (share := chance(config.dedup.threshold, config.dedup)) < LEAST_CHANCE:
+        decisions.warnings.append(
+            f"dedup: {config.dedup.bands} bands of {config.dedup.rows} rows compare only {share:.0%} of pairs that are just "
+            f"{config.dedup.threshold:.0%} similar; more bands or fewer rows find more"
+        )
     position = positions(found, left)
     for name, members in shards(found, left, splits, position):
         with RowWriter(work / "chosen" / f"{name}.parquet", CHOSEN) as file:

@@ -1,5 +1,7 @@
 """SPDX expressions (SPDX specification, annex D): parsed, written in the usual way, and ranked by how much they ask."""
 
+import difflib
+import fnmatch
 import re
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
@@ -41,6 +43,21 @@ def proper_names() -> dict[str, str]:
     return {spdx.lower(): spdx for ids in data.values() for spdx in ids}
 
 
+def stranger(name: str) -> str | None:
+    """What to say of a name in a policy that is no category, no SPDX id and no pattern (*, ?) of one; None if it is."""
+    from license_expression import get_spdx_licensing  # type: ignore[import-untyped]
+
+    lower = name.lower().partition(" with ")[0]
+    if name in RANKS or lower.startswith("licenseref-"):
+        return None
+    ids = {**proper_names(), **{key.lower(): key for key in get_spdx_licensing().known_symbols}}
+    ids |= {f"{spdx}-{ending}": f"{proper}-{ending}" for spdx, proper in ids.items() for ending in ("only", "or-later")}
+    if lower in ids or fnmatch.filter(ids, lower):
+        return None
+    close = difflib.get_close_matches(lower, [*RANKS, *ids], n=1)
+    return f"did you mean {ids.get(close[0], close[0])!r}?" if close else f"categories: {', '.join(RANKS)}; else an SPDX id"
+
+
 def category(spdx: str) -> str | None:
     """The category of one licence, or None if we do not know it."""
     return categories().get(re.sub(r"(?:\+|-only|-or-later)$", "", spdx.lower()))
@@ -75,7 +92,7 @@ def _parse(expression: str) -> Any | None:
 
 @cache
 def _licensing() -> Any:
-    from license_expression import Licensing  # type: ignore[import-untyped]
+    from license_expression import Licensing
 
     return Licensing()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codelm.config.corpus import CorpusConfig, LicensePolicy
+from codelm.config.corpus import CorpusConfig, Dedup, LicensePolicy
 from codelm.corpus.build import build
 from codelm.corpus.read import read_rows
 from codelm.corpus.rows import table
@@ -230,3 +230,26 @@ def test_a_broken_file_is_named(tmp_path: Path, project: Path, damage: str) -> N
 
 def test_some_columns(stdlib_corpus: Path) -> None:
     assert set(next(read_rows(stdlib_corpus, "valid", columns=["size", "path"]))) == {"size", "path"}
+
+
+def test_opt_outs_that_leave_nothing_or_match_nothing(tmp_path: Path, project: Path) -> None:
+    def settings(*patterns: str) -> CorpusConfig:
+        return CorpusConfig(licenses=KEEP, sources=[str(project)], opt_outs=list(patterns))
+
+    with pytest.raises(UserError, match="opt_outs leave no (train|valid) code"):
+        build(tmp_path / "run" / "corpus", settings("project/*"))
+    manifest = build(tmp_path / "run" / "corpus", settings("typo/a*"))
+    assert any("'typo/a*' matches nothing" in warning for warning in manifest.counts["warnings"])
+
+
+def test_what_cannot_be_read_is_warned_of(tmp_path: Path, project: Path) -> None:
+    (project / "rows.parquet").write_bytes(b"PAR1 and then nothing")
+    sources = [str(project), f"parquet:{project / 'rows.parquet'}"]
+    manifest = build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=sources))
+    assert any("1 could not be read" in warning and "rows.parquet" in warning for warning in manifest.counts["warnings"])
+
+
+def test_a_signature_that_finds_too_little_is_warned_of(tmp_path: Path, project: Path) -> None:
+    config = CorpusConfig(licenses=KEEP, sources=[str(project)], dedup=Dedup(bands=10, rows=20))
+    manifest = build(tmp_path / "run" / "corpus", config)
+    assert any("10 bands of 20 rows" in warning for warning in manifest.counts["warnings"])
