@@ -236,7 +236,7 @@ def test_opt_outs_that_leave_nothing_or_match_nothing(tmp_path: Path, project: P
     def settings(*patterns: str) -> CorpusConfig:
         return CorpusConfig(licenses=KEEP, sources=[str(project)], opt_outs=list(patterns))
 
-    with pytest.raises(UserError, match="opt_outs leave no (train|valid) code"):
+    with pytest.raises(UserError, match=r"opt_outs leave no (train|valid) code"):
         build(tmp_path / "run" / "corpus", settings("project/*"))
     manifest = build(tmp_path / "run" / "corpus", settings("typo/a*"))
     assert any("'typo/a*' matches nothing" in warning for warning in manifest.counts["warnings"])
