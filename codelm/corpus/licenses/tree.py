@@ -114,8 +114,8 @@ def by_folder(files: list[Found], identified: dict[str, Identified]) -> Iterator
         packages[base].add(name)
     groups: dict[Scope, list[Found]] = defaultdict(list)
     for found in files:
-        spdx = identified[found.sha].spdx if found.sha in identified else None
-        if is_notice_name(found.path) or (spdx is None and COPYRIGHT.match(found.path.rpartition("/")[2])):
+        unstated = found.sha in identified and identified[found.sha].spdx is None
+        if is_notice_name(found.path) or (unstated and COPYRIGHT.match(found.path.rpartition("/")[2])):
             continue
         package = metadata_folder(found.path)
         groups[scope(found.path, package is None or len(packages[package[0]]) == 1)].append(found)

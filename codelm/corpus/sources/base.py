@@ -1,8 +1,10 @@
 """What every source of code gives: pieces of work, each a run of entries, and the licence texts that stand beside them."""
 
+import os
 import pickle
+import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +12,12 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from codelm.stage import digest
+
+SYMLINK = "symlink"
+"""The reason why a symbolic link is not in the corpus."""
+MAX_LINKS = 8
+"""From link to link."""
+MAX_PATH = 4096
 
 
 class Rejection(NamedTuple):
@@ -54,7 +62,7 @@ class Entry(NamedTuple):
     path: str
     """inside the origin, "/" between parts, valid Unicode; a folder ends in "/" """
     blob: Blob | None
-    """None for what cannot be read: then there is a rejection"""
+    """None for what cannot be read: then there is a rejection; of a symbolic link its target, as a path"""
     size: int | None
     """bytes"""
     stamp: str
@@ -150,7 +158,35 @@ class ListedSource(Source):
         """Those that are named like one."""
         from codelm.corpus.licenses.tree import is_license_name
 
-        return [e for e in self.entries if e.rejection is None and is_license_name(e.path)]
+        named = [e for e in self.entries if not e.path.endswith("/") and is_license_name(e.path)]
+        links = any(e.rejection and e.rejection.reason == SYMLINK for e in named)
+        files = {(e.origin.repo, e.path): e for e in self.entries} if links else {}
+        return [followed(e, files) for e in named if e.rejection is None or e.rejection.reason in (SYMLINK, "unreadable")]
+
+
+def followed(entry: Entry, files: Mapping[tuple[str, str], Entry]) -> Entry:
+    """A licence file by its own path with the text of the file of its origin that it links to; itself if it is no such link.
+
+    files: all entries by repo and path. No other file on this machine is ever looked at.
+    """
+    target = entry
+    for _ in range(MAX_LINKS):
+        if target.rejection is None:
+            return target._replace(path=entry.path)
+        if target.rejection.reason != SYMLINK or target.blob is None:
+            break
+        try:
+            link = target.blob.read(MAX_PATH).decode("utf-8", "backslashreplace")
+        except OSError:
+            break
+        if "/../" in link.lstrip("./"):
+            break  # out of a folder that may be a link itself
+        there = posixpath.normpath(posixpath.join(posixpath.dirname(target.path), link))
+        found = files.get((entry.origin.repo, there))
+        if found is None:
+            break
+        target = found
+    return entry
 
 
 @dataclass(frozen=True)
@@ -163,6 +199,18 @@ class FileBlob:
         """The first `limit` bytes, or all."""
         with self.path.open("rb") as file:
             return file.read(limit)
+
+
+@dataclass(frozen=True)
+class LinkBlob:
+    """Where a symbolic link on disk points, as bytes of a path."""
+
+    path: Path
+
+    def read(self, limit: int = -1) -> bytes:
+        """The first `limit` bytes, or all."""
+        target = os.fsencode(self.path.readlink())
+        return target if limit < 0 else target[:limit]
 
 
 @dataclass(frozen=True)

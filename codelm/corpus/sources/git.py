@@ -17,7 +17,7 @@ from pathlib import Path
 
 from codelm.corpus.paths import is_never_entered, is_pruned
 from codelm.corpus.sources.base import Entry, ListedSource, Origin, Rejection
-from codelm.corpus.sources.walk import INSTALLED, VIRTUAL_ENVIRONMENT
+from codelm.corpus.sources.walk import INSTALLED, LINK, VIRTUAL_ENVIRONMENT
 from codelm.errors import UserError
 
 REMOTE = re.compile(r"(?:https?://(?:[^@/]*@)?|ssh://git@|git@)([\w.-]+)(?::\d+)?[/:](.+?)(?:\.git)?/?$")
@@ -169,10 +169,10 @@ class GitSource(ListedSource):
         if kind == "commit":
             rejection = Rejection("submodule", sha)
         elif mode == "120000":
-            rejection = Rejection("symlink", "not followed")
+            rejection = LINK
         elif not size.isdigit():
             rejection = BROKEN
-        blob = None if rejection else GitBlob(self.root, sha)
+        blob = GitBlob(self.root, sha) if rejection in (None, LINK) else None
         return Entry(self.origin, path, blob, int(size) if size.isdigit() else None, sha, rejection)
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from codelm.corpus.sources.base import Entry, FileBlob, ListedSource, Origin, Rejection
+from codelm.corpus.sources.base import Entry, FileBlob, ListedSource, Origin
 from codelm.corpus.sources.folder import existing_folder
-from codelm.corpus.sources.walk import Found, distinct, unreadable, walk
+from codelm.corpus.sources.walk import LINK, Found, distinct, unreadable, walk
 from codelm.errors import UserError
 
 MODULES = "node_modules"
@@ -85,7 +85,7 @@ def children(folder: Path) -> Iterator[Path | Found]:
         return
     for child in inside:
         if child.is_symlink():
-            yield Found(child.name, child, None, "0", Rejection("symlink", "not followed"))
+            yield Found(child.name, child, None, "0", LINK)
         elif child.is_dir():
             yield child
 

@@ -158,7 +158,7 @@ def license_texts(distribution: Distribution) -> list[Found]:
     return sorted(
         found
         for found in walk(distribution.folder)
-        if not found.rejection
+        if not found.path.endswith("/")
         and (
             found.path in declared
             or found.path.startswith("licenses/")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from codelm.corpus.paths import is_never_entered, is_pruned
-from codelm.corpus.sources.base import Entry, FileBlob, Origin, Rejection
+from codelm.corpus.sources.base import SYMLINK, Blob, Entry, FileBlob, LinkBlob, Origin, Rejection
 
 INSTALLED = Rejection("vendored", "installed packages")
+LINK = Rejection(SYMLINK, "not followed")
 VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
 
 
@@ -25,7 +26,9 @@ class Found(NamedTuple):
 
     def entry(self, origin: Origin, license: str | None = None, license_method: str = "unknown") -> Entry:
         """It as a file of an origin."""
-        blob = None if self.rejection else FileBlob(self.file)
+        blob: Blob | None = FileBlob(self.file) if self.rejection is None else None
+        if self.rejection == LINK:
+            blob = LinkBlob(self.file)
         return Entry(origin, self.path, blob, self.size, self.stamp, self.rejection, license, license_method)
 
 
@@ -73,7 +76,7 @@ def walk(
                 continue
             rejection = None
             if stat.S_ISLNK(status.st_mode):
-                rejection = Rejection("symlink", "not followed")
+                rejection = LINK
             elif not stat.S_ISREG(status.st_mode):
                 rejection = Rejection("unreadable", "not a regular file")
             yield Found(escaped(path), Path(child.path), status.st_size, str(status.st_mtime_ns), rejection)

@@ -1,6 +1,8 @@
 """Licence files by folder, and which of all that is known about a file's licence counts."""
 
+import os
 import pickle
+import subprocess
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,9 @@ from codelm.config.corpus import LicensePolicy
 from codelm.corpus.licenses.policy import license_rejection
 from codelm.corpus.licenses.tree import License, Trees, collect, is_license_name
 from codelm.corpus.notice import write_notice
-from codelm.corpus.sources.base import Entry, FileBlob, Origin, Rejection, TextBlob
+from codelm.corpus.sources.base import Entry, FileBlob, ListedSource, Origin, Rejection, TextBlob
+from codelm.corpus.sources.folder import FolderSource
+from codelm.corpus.sources.git import GitSource
 
 MIT = Path(__file__).with_name("mit.txt").read_text(encoding="utf-8")
 GPL3 = "        GNU GENERAL PUBLIC LICENSE\n       Version 3, 29 June 2007\n\n Copyright (C) 2007 Free Software Foundation\n"
@@ -186,6 +190,68 @@ def test_metadata_folders_hold_for_the_package_beside_them(tmp_path: Path) -> No
     assert ask(found, "frob/_vendor/x/deep/a.py") == ("GPL-3.0-only", "file")
     several = trees(tmp_path / "b", entries({"lib/a-1.dist-info/LICENSE": MIT, "lib/b-1.dist-info/COPYING": GPL3}))
     assert ask(several, "lib/a/x.py") == (None, "unknown")
+
+
+def repository(root: Path) -> GitSource:
+    """A folder, committed."""
+    who = ["-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    for arguments in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "first"]):
+        subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True)
+    return GitSource("git:", root)
+
+
+@pytest.mark.parametrize("content", [None, b"garbage"])
+def test_below_a_licence_that_git_cannot_give_nothing_is_known(tmp_path: Path, tree, content: bytes | None) -> None:
+    root = tree(tmp_path / "frob", {"LICENSE": MIT, "third/COPYING": GPL3, "third/x.py": "", "a.py": ""})
+    source = repository(root)
+    sha = next(entry.stamp for entry in source.entries if entry.path == "third/COPYING")
+    broken = root / ".git" / "objects" / sha[:2] / sha[2:]
+    broken.unlink()
+    if content is not None:
+        broken.write_bytes(content)
+    found = trees(tmp_path / "trees", GitSource("git:", root).license_files())
+    assert ask(found, "third/x.py") == (None, "unknown")
+    assert ask(found, "third/x.py", "# SPDX-License-Identifier: ISC\n") == ("ISC", "header")
+    assert ask(found, "a.py") == ("MIT", "file")
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "COPYING", "COPYRIGHT"])
+def test_below_a_licence_that_is_no_regular_file_nothing_is_known(tmp_path: Path, tree, name: str) -> None:
+    root = tree(tmp_path / "frob", {"LICENSE": MIT, "third/x.py": "", "a.py": ""})
+    os.mkfifo(root / "third" / name)
+    found = trees(tmp_path / "trees", FolderSource("frob", root).license_files())
+    assert ask(found, "third/deep/x.py") == (None, "unknown")
+    assert ask(found, "a.py") == ("MIT", "file")
+
+
+@pytest.mark.parametrize("kind", ["folder", "git"])
+def test_a_licence_that_is_a_link_counts_as_the_file_inside_it_points_to(tmp_path: Path, tree, kind: str) -> None:
+    root = tree(tmp_path / "frob", {"LICENSE": MIT, "texts/gpl.txt": GPL3, "a.py": ""})
+    (tmp_path / "outside").write_text(ISC)
+    links = {
+        "up": "../LICENSE",
+        "gpl": "../texts/gpl.txt",
+        "twice": "../gpl/COPYING",
+        "out": "../../outside",
+        "absolute": str(root / "LICENSE"),
+        "gone": "nowhere",
+        "folder": "../texts",
+        "round": "COPYING",
+        "through": "way/../mit.txt",
+    }
+    for name, target in links.items():
+        (root / name).mkdir()
+        (root / name / "COPYING").symlink_to(target)
+    tree(root, {"through/mit.txt": MIT})
+    (root / "through" / "way").symlink_to("../texts")
+    source: ListedSource = FolderSource("frob", root) if kind == "folder" else repository(root)
+    found = trees(tmp_path / "trees", source.license_files())
+    assert {name: ask(found, f"{name}/a.py")[0] for name in links} == {
+        "up": "MIT",
+        "gpl": "GPL-3.0-only",
+        "twice": "GPL-3.0-only",
+    } | dict.fromkeys(["out", "absolute", "gone", "folder", "round", "through"])
+    assert ask(found, "a.py") == ("MIT", "file")
 
 
 class Vanishing:
