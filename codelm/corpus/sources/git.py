@@ -31,6 +31,7 @@ SAFE = {
     "core.hooksPath": os.devnull,
 }
 BROKEN = Rejection("unreadable", "broken git object")
+MISSING = Rejection("unreadable", "git object that a partial clone left out")
 DRAINED = 16_000_000
 """Bytes behind what was asked for that are read and thrown away, rather than starting git anew."""
 
@@ -125,15 +126,21 @@ class GitSource(ListedSource):
         return checkout_origin(self.root, self.commit)
 
     def list(self) -> Iterator[Entry]:
-        """All files; symbolic links, submodules, broken objects and installed packages as rejections."""
+        """All files; symbolic links, submodules, broken objects and installed packages as rejections.
+
+        Raises UserError if there is nothing but what a partial clone left out.
+        """
         entries = list(self.tree(self.commit, ""))
+        rejections = {entry.rejection for entry in entries}
+        if MISSING in rejections and None not in rejections:
+            raise UserError(f"{self.given}: a partial clone without its files", "clone all of it: git clone --bare URL")
         # a virtual environment somebody committed
         environments = {
             entry.path.removesuffix(VIRTUAL_ENVIRONMENT) for entry in entries if entry.path.endswith("/" + VIRTUAL_ENVIRONMENT)
         }
         pruned: set[str] = set()
         for entry in entries:
-            parts = entry.path.split("/")[:-1]
+            parts = entry.path.removeprefix("./").split("/")[:-1]  # "./" is all of it
             if any(map(is_never_entered, parts)):
                 continue
             for depth, part in enumerate(parts, 1):
@@ -148,20 +155,39 @@ class GitSource(ListedSource):
 
     def tree(self, tree: str, prefix: str) -> Iterator[Entry]:
         """All entries below a tree, as git has them; a broken part of it is one rejection and the rest goes on."""
-        whole = git(self.root, "ls-tree", "-r", "-z", "-l", "--full-tree", tree)
+        # -l asks for every object, and where one was left out some versions of git give up
+        sizes, long = (self.sizes, ()) if self.is_partial else ({}, ("-l",))
+        whole = git(self.root, "ls-tree", "-r", "-z", *long, "--full-tree", tree)
         if whole.returncode == 0:
             for mode, kind, sha, size, path in lines(whole.stdout):
-                yield self.entry(mode, kind, sha, size, prefix + path)
+                yield self.entry(mode, kind, sha, sizes.get(sha, size), prefix + path)
             return
-        here = git(self.root, "ls-tree", "-z", "-l", "--full-tree", tree)
+        here = git(self.root, "ls-tree", "-z", *long, "--full-tree", tree)
         if here.returncode:
-            yield Entry(self.origin, prefix or "./", None, None, tree, BROKEN)
+            yield Entry(self.origin, prefix or "./", None, None, tree, MISSING if self.is_partial else BROKEN)
             return
         for mode, kind, sha, size, path in lines(here.stdout):
             if kind == "tree":
                 yield from self.tree(sha, f"{prefix}{path}/")
             else:
-                yield self.entry(mode, kind, sha, size, prefix + path)
+                yield self.entry(mode, kind, sha, sizes.get(sha, size), prefix + path)
+
+    @cached_property
+    def is_partial(self) -> bool:
+        """Whether objects were left out on purpose: https://git-scm.com/docs/partial-clone."""
+        return answer(self.root, "config", "--get-regexp", r"^(remote\..*\.promisor|extensions\.partialclone)$") is not None
+
+    @cached_property
+    def sizes(self) -> dict[str, str]:
+        """Object → bytes, of all that are here."""
+        try:
+            listing = git(
+                self.root, "cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname) %(objectsize)"
+            )
+        except OSError:
+            return {}
+        pairs = (line.split() for line in listing.stdout.decode("ascii", "replace").splitlines())
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
     def entry(self, mode: str, kind: str, sha: str, size: str, path: str) -> Entry:
         """One line of a listing."""
@@ -171,17 +197,17 @@ class GitSource(ListedSource):
         elif mode == "120000":
             rejection = LINK
         elif not size.isdigit():
-            rejection = BROKEN
+            rejection = MISSING if self.is_partial else BROKEN
         blob = GitBlob(self.root, sha) if rejection in (None, LINK) else None
         return Entry(self.origin, path, blob, int(size) if size.isdigit() else None, sha, rejection)
 
 
 def lines(listing: bytes) -> Iterator[tuple[str, str, str, str, str]]:
-    """(mode, kind, sha, size, path) of each entry that `git ls-tree -z -l` wrote."""
+    """(mode, kind, sha, size, path) of each entry that `git ls-tree -z` wrote; the size is "-" without its -l."""
     for line in filter(None, listing.split(b"\0")):
         facts, _, path = line.partition(b"\t")
-        mode, kind, sha, size = facts.decode().split()
-        yield mode, kind, sha, size, path.decode("utf-8", "backslashreplace")
+        mode, kind, sha, *size = facts.decode().split()
+        yield mode, kind, sha, size[0] if size else "-", path.decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)

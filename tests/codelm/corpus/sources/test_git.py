@@ -148,20 +148,39 @@ def test_a_missing_object(repository: Path, git) -> None:
     assert entries["deep/er/c.py"].blob.read() == b"c = 3\n"
 
 
-def test_a_partial_clone_fetches_nothing(repository: Path, tmp_path: Path, git) -> None:
+@pytest.mark.parametrize("left_out", ["blob:none", "tree:0"])
+def test_a_partial_clone_fetches_nothing(repository: Path, tmp_path: Path, git, left_out: str) -> None:
     """A missing object would be fetched from wherever the repository says, with a program that it names."""
     git(repository, "config", "uploadpack.allowFilter", "true")
-    git(tmp_path, "clone", "-q", "--no-checkout", "--filter=blob:none", f"file://{repository}", "partial")
+    git(tmp_path, "clone", "-q", "--no-checkout", f"--filter={left_out}", f"file://{repository}", "partial")
     partial = tmp_path / "partial"
     git(partial, "config", "remote.origin.uploadpack", f"touch {tmp_path}/sprung; git-upload-pack")
     source = GitSource("git:partial", partial)
-    for entry in source.entries:
-        if entry.blob:
-            with pytest.raises(OSError):
-                entry.blob.read()
+    with pytest.raises(UserError, match="git:partial: a partial clone without its files") as error:
+        list(source.entries)
+    assert "git clone --bare" in error.value.fix
     assert not (tmp_path / "sprung").exists()
     subprocess.run(["git", "cat-file", "-p", "HEAD:deep/b.py"], cwd=partial, capture_output=True, check=False)
     assert (tmp_path / "sprung").exists(), "the trap works"
+
+
+@pytest.mark.parametrize("left_out", ["blob:none", "blob:limit=1k"])
+def test_what_a_partial_clone_left_out_is_counted(repository: Path, tmp_path: Path, git, by_place, left_out: str) -> None:
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--no-checkout", f"--filter={left_out}", f"file://{repository}", "partial")
+    partial = tmp_path / "partial"
+    git(partial, "cat-file", "-p", "HEAD:deep/b.py")  # fetches this one
+    found = by_place(GitSource("git:partial", partial).entries)
+    assert found["partial:deep/b.py"].blob.read() == b"b = 2\n"
+    assert found["partial:deep/b.py"].size == 6
+    assert found["partial:deep/er/a.py"].rejection == Rejection("unreadable", "git object that a partial clone left out")
+    assert (found["partial:deep/er/c.py"].rejection is None) == (left_out != "blob:none")
+
+
+def test_a_repository_whose_top_is_broken_says_so(repository: Path, git) -> None:
+    damage(repository, git, "HEAD^{tree}", b"garbage")
+    (entry,) = GitSource("git:work", repository).entries
+    assert (entry.path, entry.rejection) == ("./", Rejection("unreadable", "broken git object"))
 
 
 def test_reading_in_another_process_and_in_a_forked_one(repository: Path) -> None:
