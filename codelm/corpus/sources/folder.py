@@ -1,5 +1,7 @@
 """Folders: the user's own code, checkouts in it, files of Debian packages, and the standard library."""
 
+import errno
+import os
 import platform
 import sysconfig
 from collections.abc import Iterator
@@ -38,10 +40,11 @@ class FolderSource(ListedSource):
                     tops.append(folder)
                 return ".git" in names
 
-            commit = answer(top, "rev-parse", "HEAD") if (top / ".git").exists() else None
+            own_git = os.path.exists(top / ".git")  # noqa: PTH110 - no error where it may not be looked at
+            commit = answer(top, "rev-parse", "HEAD") if own_git else None
             origin = checkout_origin(top, commit)
             origin = replace(origin, repo=distinct(origin.repo, repos))
-            visible = visible_paths(top) if (top / ".git").exists() else None
+            visible = visible_paths(top) if own_git else None
             for found in walk(top, self.skip, visible, is_checkout):
                 package = owners.get(found.path) if owners and top == self.root else None
                 if package is None:
@@ -79,9 +82,14 @@ class StandardLibrary(ListedSource):
 
 
 def existing_folder(given: str, root: Path) -> Path:
-    """A folder without links in its path. Raises UserError if there is none."""
-    if not root.exists():
-        raise UserError(f"{given}: no such folder", "give the path of a folder with source code")
-    if not root.is_dir():
-        raise UserError(f"{given}: not a folder", "give the folder that holds the file")
-    return root.resolve()
+    """A folder without links in its path. Raises UserError if there is none, or none that may be read."""
+    try:
+        if not root.exists():
+            raise UserError(f"{given}: no such folder", "give the path of a folder with source code")
+        if not root.is_dir():
+            raise UserError(f"{given}: not a folder", "give the folder that holds the file")
+        if not os.access(root, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return root.resolve()
+    except OSError as error:
+        raise UserError(f"{given}: {error.strerror or error}", "give a folder that you may read and enter") from error

@@ -105,13 +105,16 @@ class GitSource(ListedSource):
     def __init__(self, given: str, root: Path, commit: str | None = None) -> None:
         """commit: anything that names one; default HEAD. Raises UserError if it is not there."""
         self.given = given
-        if not root.is_dir():
-            raise UserError(f"{given}: no such folder", "give the path of a git repository")
-        self.root = root.resolve()
         try:
+            if not root.is_dir():
+                fix = "give the path of a git repository; clone one that is elsewhere: git clone --bare URL"
+                raise UserError(f"{given}: no such folder", fix)
+            self.root = root.resolve()
             found = git(self.root, "rev-parse", "--absolute-git-dir")
         except FileNotFoundError:
             raise UserError(f"{given}: git is not installed", "install git") from None
+        except OSError as error:
+            raise UserError(f"{given}: {error.strerror or error}", "give a folder that you may read and enter") from error
         if found.returncode:
             raise UserError(f"{given}: not a git repository", "give its top folder, or the folder itself without git:")
         sha = answer(self.root, "rev-parse", "--verify", "--end-of-options", f"{commit or 'HEAD'}^{{commit}}")

@@ -1,6 +1,7 @@
 """Installed npm packages: https://docs.npmjs.com/cli/configuring-npm/folders."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class NpmSource(ListedSource):
         root = existing_folder(given, root)
         self.root = root / MODULES if root.name != MODULES and (root / MODULES).is_dir() else root
         self.skip = skip
-        if not self.entries:
+        if not any(entry.path == "package.json" for entry in self.entries):
             raise UserError(f"{given}: no npm packages are installed there", "give a node_modules folder, npm:DIR")
 
     def list(self) -> Iterator[Entry]:
@@ -69,7 +70,11 @@ def packages_in(modules: Path) -> Iterator[Path | Found]:
         if isinstance(found, Found):
             yield found
         elif found.name == STORE:
-            yield from (each / MODULES for each in sorted(found.iterdir()) if (each / MODULES).is_dir())
+            for each in children(found):
+                if isinstance(each, Found):
+                    yield each
+                elif os.path.isdir(each / MODULES):  # noqa: PTH112 - no error where it may not be looked at
+                    yield each / MODULES
         elif found.name.startswith("@"):
             yield from children(found)
         elif not found.name.startswith("."):

@@ -16,6 +16,14 @@ from codelm.corpus.sources.tables import JSON_LINES, PARQUET, table_source
 from codelm.corpus.sources.walk import distinct
 from codelm.errors import UserError
 
+WANTED = {
+    "git": "give the folder of a repository: git:./repository",
+    "npm": "give a folder with a node_modules: npm:./node_modules",
+    "jsonl": "give a file or a folder of them: jsonl:./rows.jsonl",
+    "parquet": "give a file or a folder of them: parquet:./rows.parquet",
+}
+"""What a source has to name; only python: may name nothing."""
+
 
 def open_sources(sources: list[str], run: Path) -> list[Source]:
     """The sources of a configuration, as `CorpusConfig.sources` has them. Files below `run` are no part of them.
@@ -46,6 +54,8 @@ def open_source(given: str, run: Path) -> Source:
         return StandardLibrary(run)
     if not colon or kind not in KINDS:
         return FolderSource(given, Path(given), run)
+    if kind in WANTED and (not rest or (kind == "git" and rest.startswith("@"))):
+        raise UserError(f"{given} names no place", WANTED[kind])
     match kind:
         case "git":
             return open_git(given, rest)

@@ -1,6 +1,7 @@
 """Installed Python packages: https://packaging.python.org/en/latest/specifications/recording-installed-packages/."""
 
 import csv
+import os
 import posixpath
 import re
 import sys
@@ -176,6 +177,6 @@ def running_python() -> list[Path]:
 
 def python_folders(given: Path) -> list[Path]:
     """The site-packages of a virtual environment, or else the folder itself."""
-    if (given / "pyvenv.cfg").exists():
+    if os.path.exists(given / "pyvenv.cfg"):  # noqa: PTH110 - no error where it may not be looked at
         return sorted(given.glob("lib/python3*/site-packages")) or [given]
     return [given]

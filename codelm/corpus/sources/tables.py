@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from codelm.corpus.sources.base import Entry, Listed, Origin, Piece, Rejection, Source
 from codelm.corpus.sources.columns import Columns
+from codelm.corpus.sources.folder import existing_folder
 from codelm.errors import UserError
 from codelm.stage import digest
 
@@ -84,10 +85,13 @@ class TableSource(Source):
 
 def table_source(given: str, place: Path, kinds: tuple[str, ...], repo: str, skip: Path | None = None) -> TableSource:
     """A file, or all files of these kinds in a folder. Raises UserError if there are none, or none that holds code."""
-    if not place.exists():
-        raise UserError(f"{given}: no such file", "give a table with a column of code")
-    place = place.resolve()
-    named = [(place, place.name)] if place.is_file() else sorted(files_in(place, kinds))
+    try:
+        if not place.exists():
+            raise UserError(f"{given}: no such file", "give a table with a column of code")
+        place = place.resolve()
+        named = [(place, place.name)] if place.is_file() else sorted(files_in(existing_folder(given, place), kinds))
+    except OSError as error:
+        raise UserError(f"{given}: {error.strerror or error}", "give a table that you may read") from error
     tables = []
     for file, name in named:
         if skip is None or not file.is_relative_to(skip):

@@ -97,5 +97,9 @@ def test_a_run_folder_is_no_part(project: Path) -> None:
 def test_no_packages(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no npm packages"):
         NpmSource("npm:", tmp_path)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.js").write_text("a")
+    with pytest.raises(UserError, match="no npm packages"):
+        NpmSource("npm:", tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         NpmSource("npm:", tmp_path / "x")

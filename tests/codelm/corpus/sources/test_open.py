@@ -1,6 +1,8 @@
 """What the user writes, as CorpusConfig takes it, becomes sources."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,7 @@ def test_what_is_not_there(places: Path, tmp_path: Path) -> None:
         f"git:{places}/with@sign@v9": "no commit 'v9'",
         f"python:{places}/code": "no Python packages",
         f"npm:{places}/code": "no npm packages",
+        f"npm:{places}/other": "no npm packages",
         f"jsonl:{places}/x.jsonl": "no such file",
         f"parquet:{places}": r"no \.parquet",
     }.items():
@@ -110,3 +113,53 @@ def test_what_is_not_there(places: Path, tmp_path: Path) -> None:
             open_sources([given], tmp_path / "run")
         assert given in error.value.message
         assert error.value.fix
+
+
+@pytest.mark.parametrize("given", ["npm:", "jsonl:", "parquet:", "git:", "git:@main"])
+def test_a_kind_alone_is_not_the_current_folder(places: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(places)
+    with pytest.raises(UserError, match=f"{given} names no place") as error:
+        open_sources(CorpusConfig(sources=[given]).sources, places / "run")
+    assert given.partition("@")[0] in error.value.fix
+
+
+@pytest.mark.parametrize("given", ["https://example.org/a.git", "git:https://example.org/a.git", "git:git@example.org:a/b.git"])
+def test_what_is_elsewhere_has_to_be_cloned_first(given: str, tmp_path: Path) -> None:
+    with pytest.raises((UserError, ValueError)) as error:
+        open_sources(CorpusConfig(sources=[given]).sources, tmp_path / "run")
+    assert "git clone --bare" in f"{error.value} {getattr(error.value, 'fix', '')}"
+
+
+@pytest.mark.parametrize("kind", ["", "git:", "npm:", "python:", "jsonl:", "parquet:"])
+@pytest.mark.parametrize("mode", [0, 0o600, 0o300])
+def test_a_place_that_may_not_be_entered(tree, kind: str, mode: int) -> None:
+    """Looked at by somebody who is not root, whoever runs the tests. 0o600: may not be entered, 0o300: may not be listed."""
+    with tempfile.TemporaryDirectory() as name:
+        root = tree(Path(name), {"locked/inside/a.py": "a = 1\n", "locked/.git/HEAD": "", "run/x": ""})
+        root.chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(root / "locked", 65534, 65534)
+        (root / "locked").chmod(mode)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            for place in (root / "locked", root / "locked" / "inside"):
+                try:
+                    open_sources([f"{kind}{place}"], root / "run")
+                    said = "opened\n"
+                except UserError as error:
+                    said = f"UserError {error.message}\n"
+                except BaseException as error:
+                    said = f"{error!r}\n"
+                os.write(writing, said.encode())
+            os._exit(0)
+        os.close(writing)
+        os.waitpid(child, 0)
+        with os.fdopen(reading) as pipe:
+            locked, inside = pipe.read().splitlines()
+        (root / "locked").chmod(0o700)
+    assert locked.startswith(f"UserError {kind}{root}/locked: ")
+    if mode != 0o300:
+        assert inside == f"UserError {kind}{root}/locked/inside: Permission denied"
