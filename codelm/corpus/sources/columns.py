@@ -23,6 +23,7 @@ NAMES = {
 }
 """Field → what sets call it; the first that is there counts."""
 
+NAMELESS = Rejection("language", "the table has neither a path nor a language column")
 BLOB_ADDRESS = re.compile(r"(https://github\.com/[^/]+/[^/]+/blob/([0-9a-f]{40})/)")
 UNSTATED = {"", "none", "null", "other", "unknown", "noassertion", "no license"}
 
@@ -53,6 +54,8 @@ class Columns:
         if not isinstance(content, bytes):
             why = "no content" if content is None else "the content is no text"
             return Entry(origin, path, None, None, stamp, Rejection("unreadable", why))
+        if self.of.keys().isdisjoint(("path", "language")) and not content.startswith(b"#!"):
+            return Entry(origin, path, None, len(content), stamp, NAMELESS)
         stated = column_license(as_key(get.get("license")))
         method = "column" if stated else "unknown"
         return Entry(origin, path, TextBlob(content), len(content), stamp, None, stated, method)

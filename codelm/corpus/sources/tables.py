@@ -1,5 +1,6 @@
 """Tables of code, a file to a row: Parquet and JSON Lines (https://jsonlines.org), read in parts that each stand alone."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ NOT_ROWS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "sta
 """What lies beside the rows of a set, about it."""
 ROWS = 256
 """Rows of Parquet in memory at once."""
+MAYBE = ["?"]
+"""The columns of a row that is broken, for the next may not be."""
 MAX_LINE = 32_000_000
 """Bytes of a JSON line; a longer one is passed over."""
 
@@ -120,43 +123,66 @@ def is_table(path: str, kinds: tuple[str, ...] = (*PARQUET, *JSON_LINES)) -> boo
 
 
 def check(given: str, tables: Iterable[Table]) -> None:
-    """Raises UserError if no table that can be read holds code; broken ones count as maybe."""
+    """Raises UserError if no table has a row that can be read, or none of those that do holds code."""
     columns: list[str] = []
+    broken: list[str] = []
     for table in tables:
-        found = first_columns(given, table)
-        if not found or Columns.among(found):
+        try:
+            found = first_columns(given, table)
+        except OSError as error:
+            broken.append(f"{table.name} is not readable: {error}")
+            continue
+        if found and (found == MAYBE or Columns.among(found)):
             return
         columns = columns or found
-    raise UserError(f"{given}: no column of code among {', '.join(columns)}", "give a table with a column named content")
+    fix = "give a table with a column named content"
+    if columns:
+        raise UserError(f"{given}: no column of code among {', '.join(columns)}", fix)
+    if broken:
+        raise UserError(f"{given}: {broken[0]}", "fetch or write it anew")
+    raise UserError(f"{given}: no rows", fix)
 
 
 def columns_of(tables: Iterable[Table]) -> Columns | None:
     """The known columns of the first table that can be read."""
-    return next(filter(None, (Columns.among(first_columns(table.name, table)) for table in tables)), None)
+    for table in tables:
+        with contextlib.suppress(OSError):
+            if columns := Columns.among(first_columns(table.name, table)):
+                return columns
+    return None
 
 
 def first_columns(given: str, table: Table) -> list[str]:
-    """The columns of a table, of its first row in JSON Lines; none if it is broken. Raises UserError for an array of rows."""
+    """The columns of a table, of its first row in JSON Lines: none without rows, MAYBE if that row is broken.
+
+    Raises OSError, in one line, if it cannot be read, UserError for an array of rows.
+    """
     if table.name.lower().endswith(PARQUET):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            return list(pq.read_schema(table.file).names)
-        except (pa.ArrowException, OSError):
-            return []
+            metadata = pq.read_metadata(table.file)
+            return list(metadata.schema.to_arrow_schema().names) if metadata.num_rows else []
+        except (pa.ArrowException, OSError) as error:
+            raise OSError(one_line(error)) from error
     try:
         with open_lines(table.file) as file:
-            line = file.readline(MAX_LINE).removeprefix(b"\xef\xbb\xbf")
-    except OSError:
+            line = next(
+                (line for line in iter(lambda: file.readline(MAX_LINE), b"") if line.strip(b"\xef\xbb\xbf \t\r\n")), b""
+            )
+    except OSError as error:
+        raise OSError(one_line(error)) from error
+    if not line:
         return []
+    line = line.removeprefix(b"\xef\xbb\xbf")
     if line.lstrip().startswith(b"["):
         raise UserError(f"{given}: {table.name} is one array of rows", "write a row per line, for example with jq -c '.[]'")
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        return []
-    return list(row) if isinstance(row, dict) else []
+        return MAYBE
+    return list(row) or MAYBE if isinstance(row, dict) else MAYBE
 
 
 # Parquet

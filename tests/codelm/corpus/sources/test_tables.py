@@ -180,7 +180,9 @@ def test_rows_without_a_path_have_the_same_name_in_any_pieces(tmp_path: Path) ->
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=12), st.integers(1, 300))
 def test_any_text_in_lines(tmp_path_factory: pytest.TempPathFactory, contents: list[str], size: int) -> None:
     file = tmp_path_factory.mktemp("lines") / "rows.jsonl"
-    file.write_text("".join(json.dumps({"content": one}, ensure_ascii=False) + "\n" for one in contents), encoding="utf-8")
+    file.write_text(
+        "".join(json.dumps({"content": one, "path": "a.py"}, ensure_ascii=False) + "\n" for one in contents), encoding="utf-8"
+    )
     table = Table(file, file.name, file.stat().st_size, "0", "table")
     found = [entry for piece in table.pieces(size) for entry in piece.entries()]
     assert [entry.blob.read().decode() for entry in found] == contents
@@ -200,16 +202,16 @@ def test_broken_lines_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tables, "MAX_LINE", 10_000)
     file = tmp_path / "rows.jsonl"
     file.write_bytes(
-        b'\xef\xbb\xbf{"content": "a = 1"}\n'
+        b'\xef\xbb\xbf{"content": "a = 1", "path": "a.py"}\n'
         b'{"content": "trunc\n'
         b"\n"
         b"[1]\n"
         b'{"other": 1}\r\n'
         b'{"content": 7}\n'
-        b'{"content": "\\ud800 = 2"}\n'
+        b'{"content": "\\ud800 = 2", "path": "b.py"}\n'
         b'{"content": "' + b"x" * 50_000 + b'"}\n'
         b"\xff\xfe\n" + b"[" * 9_000 + b"\n"
-        b'{"content": "b = 2"}'
+        b'{"content": "b = 2", "path": "c.py"}'
     )
     for size in (70, 5000, 1 << 20):
         found = entries(open_table(file), size)
@@ -228,7 +230,10 @@ def test_broken_lines_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
 def test_a_truncated_archive_gives_what_it_has(tmp_path: Path, ending: str) -> None:
-    rows = [{"content": f"{number} " + "".join(chr(33 + number * i % 90) for i in range(300))} for number in range(3000)]
+    rows = [
+        {"content": f"{number} " + "".join(chr(33 + number * i % 90) for i in range(300)), "path": "a.py"}
+        for number in range(3000)
+    ]
     file = tmp_path / f"rows.jsonl.{ending}"
     with pa.output_stream(str(file), compression="gzip" if ending == "gz" else "zstd") as out:
         out.write(json_lines(tmp_path / "plain", rows).read_bytes())
@@ -260,6 +265,40 @@ def test_a_truncated_parquet_is_one_rejection_and_the_rest_goes_on(tmp_path: Pat
     assert found[1].rejection.detail == "no column of code"
 
 
+def test_a_table_that_cannot_be_read_at_all(tmp_path: Path) -> None:
+    whole = parquet(tmp_path / "a.parquet", [STACK_SMOL] * 50)
+    whole.write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"a\.parquet is not readable: Parquet magic bytes not found"):
+        open_table(whole)
+    packed = tmp_path / "b.jsonl.gz"
+    packed.write_bytes(gzip.compress(json.dumps(STACK).encode())[:15])
+    with pytest.raises(UserError, match=r"b\.jsonl\.gz is not readable: \w"):
+        open_table(packed)
+    packed.write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"b\.jsonl\.gz is not readable: \w"):
+        table_source("table:", tmp_path, JSON_LINES, "table")
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"content": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_bytes(b"")
+    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf\n \n")
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b""))
+    for name in ("a.parquet", "b.jsonl", "c.jsonl", "d.jsonl.gz"):
+        with pytest.raises(UserError, match=f"{name}: no rows"):
+            open_table(tmp_path / name)
+    json_lines(tmp_path / "e.jsonl", [STACK])
+    assert len(entries(table_source("table:", tmp_path, (*PARQUET, ".jsonl"), "table"))) == 1
+
+
+def test_rows_that_nothing_tells_the_language_of(write) -> None:
+    found = entries(
+        open_table(write([{"text": "a = 1\n", "license": "mit"}, {"text": "#!/usr/bin/python3\n", "license": "mit"}]))
+    )
+    why = Rejection("language", "the table has neither a path nor a language column")
+    assert [entry.rejection for entry in found] == [why, None], "a first line may name it"
+
+
 def test_a_broken_row_group_is_alone(tmp_path: Path) -> None:
     rows = [{"content": f"a_{number} = {number}\n" * 40, "path": f"{number}.py"} for number in range(90)]
     file = parquet(tmp_path / "rows.parquet", rows, row_group_size=30, compression="snappy")
@@ -286,7 +325,7 @@ def test_texts_of_parquet_that_are_no_unicode(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("type_", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
 def test_types_of_text(tmp_path: Path, type_: pa.DataType) -> None:
-    pq.write_table(pa.table({"content": pa.array(["a = 1"], type_)}), tmp_path / "rows.parquet")
+    pq.write_table(pa.table({"content": pa.array(["a = 1"], type_), "path": ["a.py"]}), tmp_path / "rows.parquet")
     assert entries(open_table(tmp_path / "rows.parquet"))[0].blob.read() == b"a = 1"
 
 
