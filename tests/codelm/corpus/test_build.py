@@ -243,10 +243,10 @@ def test_opt_outs_that_leave_nothing_or_match_nothing(tmp_path: Path, project: P
 
 
 def test_what_cannot_be_read_is_warned_of(tmp_path: Path, project: Path) -> None:
-    (project / "rows.parquet").write_bytes(b"PAR1 and then nothing")
-    sources = [str(project), f"parquet:{project / 'rows.parquet'}"]
+    (project / "rows.jsonl").write_bytes(b"no JSON\n")
+    sources = [str(project), f"jsonl:{project / 'rows.jsonl'}"]
     manifest = build(tmp_path / "run" / "corpus", CorpusConfig(licenses=KEEP, sources=sources))
-    assert any("1 could not be read" in warning and "rows.parquet" in warning for warning in manifest.counts["warnings"])
+    assert any("1 could not be read" in warning and "rows.jsonl" in warning for warning in manifest.counts["warnings"])
 
 
 def test_a_signature_that_finds_too_little_is_warned_of(tmp_path: Path, project: Path) -> None:
