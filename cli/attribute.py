@@ -62,13 +62,19 @@ def attribute(
 
 
 def read(file: str) -> str:
-    """A text, whatever bytes it is of. Raises UserError if there is none."""
+    """A text. Raises UserError if it cannot be read, or is none."""
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{file!r} cannot be read: {reason}", "give the path of a text file, or -") from None
-    return data.decode("utf-8", "replace")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{file!r} is not UTF-8 text", "give the path of a text file, or -")
+    return text
 
 
 def described(match: "Match") -> list[str]:

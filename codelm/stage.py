@@ -29,6 +29,15 @@ from codelm.errors import UserError
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+COMMANDS = {
+    "corpus": "codelm corpus build",
+    "tokenizer": "codelm tokenizer train",
+    "tokens": "codelm tokenizer train",
+    "pretrain": "codelm train pretrain",
+    "evaluate": "codelm evaluate",
+    "export": "codelm export",
+}
+"""Stage → what makes it."""
 
 
 class Manifest(BaseModel):
@@ -59,6 +68,10 @@ class Manifest(BaseModel):
         """The fingerprint of what lies below one folder of the stage, for a later stage that reads nothing else."""
         return digest({path: sha256 for path, sha256 in self.outputs.items() if path.startswith(folder)})
 
+    def lacks(self, folder: Path) -> list[str]:
+        """Its files that are not there any more."""
+        return [path for path in self.outputs if not (folder / path).is_file()]
+
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """The manifest of a stage folder. Raises UserError if it is missing or broken."""
@@ -66,9 +79,10 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(
-                f"{folder} holds no finished stage", f"run the stage {folder.name!r} first (codelm --help)"
-            ) from None
+            command = COMMANDS.get(folder.name, "codelm --help")
+            raise UserError(f"{folder} holds no finished stage", f"make it with `{command}`") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})", "look at the rights to it") from error
         except (ValidationError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not a readable manifest", f"delete {folder} and run its stage again") from error
 
@@ -100,8 +114,7 @@ class Stage:
             manifest = Manifest.read(self.folder)
         except UserError:
             return None
-        whole = all((self.folder / path).is_file() for path in manifest.outputs)
-        return manifest if whole and manifest.key == self.key else None
+        return manifest if manifest.key == self.key and not manifest.lacks(self.folder) else None
 
     @contextlib.contextmanager
     def build(self) -> Iterator[Path]:

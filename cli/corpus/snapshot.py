@@ -222,7 +222,7 @@ def remove(
 
 
 def export(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; .jsonl.gz compresses.")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; .jsonl.gz, .zst and .bz2 compress.")],
     run: Run,
     form: Annotated[
         Format | None, typer.Option("--format", help="By default what the name of FILE says.", show_default=False)

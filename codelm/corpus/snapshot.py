@@ -1,14 +1,15 @@
 """What can be done with a finished corpus: check it, compare two, take code out of it, hand it on."""
 
+import bz2
 import contextlib
 import gzip
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,12 @@ from codelm.progress import Progress, silent
 from codelm.stage import MANIFEST, Manifest, Stage, disk_full_is_a_user_error, file_sha256
 
 MAX_PROBLEMS = 100
+COMPRESSION: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda file: gzip.GzipFile("", "wb", 6, file, mtime=0),
+    ".zst": lambda file: pa.CompressedOutputStream(file, "zstd"),
+    ".bz2": lambda file: bz2.BZ2File(file, "wb"),
+}
+"""Ending → what writes it."""
 REMOVED = "removed.parquet"
 """Rows that `remove` took out, in rejected/."""
 
@@ -213,21 +220,28 @@ def export(
 ) -> int:
     """Writes the rows of a corpus to one file, which is whole or not there; returns how many. progress: in rows.
 
-    kind: "jsonl", compressed if `out` ends in .gz, or "parquet". split: only this one.
-    Raises UserError if there is no corpus, no such split, or no room.
+    kind: "jsonl", compressed if `out` ends in .gz, .zst or .bz2, or "parquet". split: only this one.
+    Raises UserError if there is no corpus, if it is not whole, no such split, no room, or if `out` is no place for a file.
     """
-    splits = Manifest.read(folder).counts["splits"]
+    splits = whole(folder).counts["splits"]
     if split is not None and split not in splits:
         raise UserError(f"{folder} has no split {split!r}", f"known: {', '.join(splits)}")
     if out.is_dir():
         raise UserError(f"{out} is a folder", f"name a file in it, such as {out / f'corpus.{kind}'}")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is no regular file", "name a file that may be written or replaced")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder", "make it, or name a file in another one")
+    if kind == "jsonl" and out.suffix not in (".jsonl", *COMPRESSION):
+        raise UserError(
+            f"{out}: {out.suffix or 'no ending'} says nothing of JSONL", f"end it in .jsonl, or add {', '.join(COMPRESSION)}"
+        )
     shards = sorted((folder / "snapshot").glob(f"{split or ''}*.parquet"))
     with readable(folder):
         total = sum(pq.read_metadata(shard).num_rows for shard in shards)
     temporary = out.with_name(f".{out.name}.partial")
     try:
         with disk_full_is_a_user_error(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
             write = write_parquet if kind == "parquet" else write_jsonl
             for done in write(temporary, batches(folder, shards)):
                 progress(done, total)
@@ -235,6 +249,14 @@ def export(
     finally:
         temporary.unlink(missing_ok=True)
     return total
+
+
+def whole(folder: Path) -> Manifest:
+    """The manifest of a corpus. Raises UserError if there is none, or if files of it are not there."""
+    manifest = Manifest.read(folder)
+    if missing := manifest.lacks(folder):
+        raise UserError(f"{folder}: {missing[0]} is missing", "run `codelm corpus build` again with its settings")
+    return manifest
 
 
 def batches(folder: Path, shards: Sequence[Path]) -> Iterator[Any]:
@@ -257,8 +279,8 @@ def write_parquet(path: Path, batches: Iterator[Any]) -> Iterator[int]:
 def write_jsonl(path: Path, batches: Iterator[Any]) -> Iterator[int]:
     """Writes a JSON object on each line; yields how many are written."""
     done = 0
-    packed = path.name.removesuffix(".partial").endswith(".gz")
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw as file:
+    pack = COMPRESSION.get(Path(path.name.removesuffix(".partial")).suffix, contextlib.nullcontext)
+    with path.open("wb") as raw, pack(raw) as file:
         for batch in batches:
             for row in batch.to_pylist():
                 file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")

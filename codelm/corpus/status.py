@@ -6,8 +6,7 @@ from pathlib import Path
 
 from codelm.corpus.build import work_folder
 from codelm.corpus.execute import done
-from codelm.errors import UserError
-from codelm.stage import Manifest
+from codelm.stage import MANIFEST, Manifest
 
 
 @dataclass
@@ -37,11 +36,8 @@ class Status:
 
 
 def status(folder: Path) -> Status:
-    """Looks at a corpus folder, which need not be there."""
-    try:
-        manifest = Manifest.read(folder)
-    except UserError:
-        manifest = None
+    """Looks at a corpus folder, which need not be there. Raises UserError if its manifest cannot be read."""
+    manifest = Manifest.read(folder) if (folder / MANIFEST).exists() else None
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if manifest else 0
     works = work_folder(folder)
     found = sorted(works.iterdir(), key=lambda work: work.stat().st_mtime) if works.is_dir() else []

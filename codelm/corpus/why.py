@@ -18,9 +18,8 @@ from codelm.config.corpus import KINDS, STDLIB
 from codelm.corpus.pack import rows_of
 from codelm.corpus.reasons import REASONS
 from codelm.corpus.rows import REJECTED, ROW, Copy
-from codelm.corpus.snapshot import readable
+from codelm.corpus.snapshot import readable, whole
 from codelm.errors import UserError
-from codelm.stage import Manifest
 
 MAX_ANSWERS = 20
 NEAREST = 3
@@ -127,7 +126,7 @@ def why(folder: Path, file: str) -> list[Answer]:
     file: repo/path, a path in a repository, the end of either, or a path on this machine.
     Raises UserError if the corpus has never seen it, and names the nearest.
     """
-    manifest = Manifest.read(folder)
+    manifest = whole(folder)
     places = Places(folder)
     file = file.replace("\0", "").encode("utf-8", "replace").decode()
     name = file.removeprefix("./").rstrip("/")

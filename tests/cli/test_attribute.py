@@ -80,11 +80,14 @@ def test_boilerplate_alone_is_no_match(run: Path) -> None:
     assert f"boilerplate, in up to {MAX_PLACES + 4} files" in out.splitlines()[0]
 
 
-@pytest.mark.parametrize("junk", [b"\0" * 5000, bytes(range(256)) * 50, "ü".encode("utf-16") * 500, b"\xff\xfe" + b"a b " * 99])
-def test_any_bytes_can_be_looked_up(run: Path, junk: bytes) -> None:
-    code, _, err = attribute("-", "--run", run, given=junk)
-    assert (code, err) == (0, "")
-    assert attribute("-", "--run", run, given=junk + b"\n" + OWN.encode())[0] == 1
+@pytest.mark.parametrize(
+    "junk", [b"\0" * 5000, bytes(range(256)) * 50, "ü".encode("utf-16") * 500, b"\xff\xfe" + b"a b " * 99], ids=range(4)
+)
+def test_what_is_no_text_is_not_called_clean(run: Path, junk: bytes) -> None:
+    code, _, err = attribute("-", "--run", run, given=junk + b"\n" + OWN.encode())
+    assert code == 2
+    assert "not UTF-8 text" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_mistakes_are_told_on_one_line(run: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from codelm.config.corpus import CorpusConfig
 from codelm.corpus.build import build
 from codelm.corpus.rows import ROW, table
 from codelm.corpus.snapshot import diff, export, remove, verify
+from codelm.corpus.sources.open import open_sources
 from codelm.corpus.status import status
+from codelm.corpus.why import why
 from codelm.errors import UserError
 from codelm.stage import Manifest, file_sha256
 
@@ -188,6 +192,7 @@ def test_diff(corpus: Path, built: Path, sources: tuple[Path, Path], tmp_path: P
 @pytest.mark.parametrize("name", ["code.jsonl", "code.jsonl.gz", "code.parquet"])
 def test_export_gives_every_row(corpus: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out" / name
+    out.parent.mkdir()
     count = export(corpus, out, "parquet" if name.endswith("parquet") else "jsonl")
     expected = [row for path in sorted((corpus / "snapshot").iterdir()) for row in pq.read_table(path).to_pylist()]
     if name.endswith("parquet"):
@@ -235,3 +240,45 @@ def test_status_of_a_killed_build(tmp_path: Path, sources: tuple[Path, Path], mo
     assert found.unfinished is not None
     assert found.unfinished.step == "decide"
     assert found.unfinished.bytes_done == found.unfinished.bytes > 0
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "bz2"])
+def test_a_compressed_export_can_be_a_source(stdlib_corpus: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"rows.jsonl.{ending}"
+    count = export(stdlib_corpus, out, "jsonl", split="valid")
+    (source,) = open_sources([f"jsonl:{out}"], run=tmp_path / "run")
+    entries = [entry for piece in source.pieces(1_000_000) for entry in piece.entries()]
+    assert len(entries) == count
+    assert all(entry.rejection is None for entry in entries)
+
+
+def test_an_export_goes_only_where_a_file_belongs(stdlib_corpus: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    for out, message in [
+        (pipe, "no regular file"),
+        (tmp_path / "none" / "x.jsonl", "no such folder"),
+        (tmp_path / "x.jsonl.xz", "says nothing of JSONL"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            export(stdlib_corpus, out, "jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.jsonl"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_missing_shard_is_noticed(stdlib_corpus: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(stdlib_corpus, corpus)
+    (corpus / "snapshot" / "valid-00000.parquet").unlink()
+    with pytest.raises(UserError, match=r"valid-00000\.parquet is missing"):
+        export(corpus, tmp_path / "x.jsonl", "jsonl")
+    with pytest.raises(UserError, match=r"valid-00000\.parquet is missing"):
+        why(corpus, "json/decoder.py")
+
+
+def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    (corpus / "manifest.json").mkdir(parents=True)
+    for look in (verify, status):
+        with pytest.raises(UserError, match="cannot be read"):
+            look(corpus)
