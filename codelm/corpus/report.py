@@ -23,6 +23,8 @@ CLUSTERS = 10
 SIZES = [1 << power for power in range(7, 21)]
 """Upper ends of the classes of file sizes: 128 bytes to 1 MiB."""
 COPIES = ("duplicate", "near_duplicate")
+UNREAD = {"listed", "language", "path"}
+"""Steps that go by names, and read no more than a first line: they have no speed."""
 
 
 class Bar(NamedTuple):
@@ -69,15 +71,19 @@ def content(folder: Path, manifest: Manifest) -> dict[str, Any]:
     kept_bytes = sum(one["bytes"] for one in counts["languages"].values())
     seen_bytes = kept_bytes + sum(counts["rejected_bytes"].values())
     return {
+        "counted": counted,
         "manifest": manifest,
         "counts": counts,
         "tiles": [
-            (f"{counts['files_kept']:,}", f"of {counts['files_seen']:,} files kept"),
+            (f"{counts['files_kept']:,}", f"of {counted(counts['files_seen'], 'file')} kept"),
             (size(kept_bytes), f"of {size(seen_bytes)}"),
             (millions(sum(one["tokens"] for one in counts["languages"].values())), "words and marks"),
-            (f"{len(counts['repos']):,}", "repositories and packages"),
-            (f"{len(counts['languages']):,}", "languages"),
-            (f"{len(counts['licenses']):,}", "licences"),
+            (
+                f"{len(counts['repos']):,}",
+                "repository or package" if len(counts["repos"]) == 1 else "repositories and packages",
+            ),
+            (f"{len(counts['languages']):,}", noun(len(counts["languages"]), "language")),
+            (f"{len(counts['licenses']):,}", noun(len(counts["licenses"]), "licence")),
         ],
         "funnel": funnel(counts, kept_bytes, seen_bytes),
         "languages": amounts(counts["languages"], by(dropped, "language")),
@@ -216,7 +222,11 @@ def copies(kept: Any, counts: Mapping[str, Any]) -> dict[str, Any]:
         "clusters": clusters,
         "with_copies": pc.sum(pc.greater(lengths, 0)).as_py() or 0,
         "copies": [
-            (reason, counts["rejected"].get(reason, 0), size(counts["rejected_bytes"].get(reason, 0))) for reason in COPIES
+            (
+                counted(counts["rejected"].get(reason, 0), reason.replace("_", "-")),
+                size(counts["rejected_bytes"].get(reason, 0)),
+            )
+            for reason in COPIES
         ],
     }
 
@@ -250,7 +260,7 @@ def steps(found: Mapping[str, Mapping[str, float]]) -> list[Bar]:
     longest = max((one["seconds"] for one in found.values()), default=0) or 1
     bars = []
     for name, one in found.items():
-        speed = one["bytes"] / 1e6 / one["seconds"] if one["seconds"] else None
+        speed = one["bytes"] / 1e6 / one["seconds"] if one["seconds"] and name not in UNREAD else None
         cells = [f"{one.get('files', 0):,.0f}", size(one["bytes"]), f"{one['seconds']:.2f} s"]
         bars.append(Bar(name, [*cells, f"{speed:,.0f} MB/s" if speed else "–"], one["seconds"] / longest))
     return bars
@@ -269,6 +279,16 @@ def settings(config: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
                 yield prefix + name, text or "none", value != usual.get(name)
 
     return [row for row in rows(config, default, "") if row[0] != "sources"]
+
+
+def noun(count: int, name: str) -> str:
+    """A noun that stands after a number."""
+    return name if count == 1 else f"{name}s"
+
+
+def counted(count: int, name: str) -> str:
+    """A number and its noun."""
+    return f"{count:,} {noun(count, name)}"
 
 
 def size(count: float) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from codelm.config.corpus import CorpusConfig, Execution, LicensePolicy
 from codelm.corpus.build import build
-from codelm.corpus.report import licenses, percent, size, write_report
+from codelm.corpus.report import counted, licenses, percent, size, steps, write_report
 from codelm.stage import Manifest
 
 Code = Callable[[str], str]
@@ -111,3 +111,23 @@ def test_percent(share: float, text: str) -> None:
 )
 def test_size(count: float, text: str) -> None:
     assert size(count) == text
+
+
+def test_what_reads_nothing_has_no_speed() -> None:
+    spent = {"files": 1, "bytes": 4e9, "seconds": 0.005}
+    shown = {bar.name: bar.cells[-1] for bar in steps(dict.fromkeys(("listed", "language", "path", "bytes"), spent))}
+    assert shown == {"listed": "–", "language": "–", "path": "–", "bytes": "800,000 MB/s"}
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 files"), (1, "1 file"), (1234, "1,234 files")])
+def test_counted(count: int, text: str) -> None:
+    assert counted(count, "file") == text
+
+
+def test_one_is_not_many(corpus: Path) -> None:
+    shown = " ".join(" ".join(Page((corpus / "report.html").read_text(encoding="utf-8")).texts).split())
+    assert "Left out: 1 duplicate (" in shown
+    assert "0 near-duplicates (" in shown
+    assert "1 kept file names its copies." in shown
+    assert "from 1 source." in shown
+    assert not re.search(r"(?<![\d,.])1 (files|sources|duplicates|copies)", shown)
