@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 
 FOUND = 1
 SHOWN = 5
-"""Sources and copies that the text form names of each."""
+"""Sources that the text form names."""
 
 
 @app.command()
@@ -96,13 +96,11 @@ def described_source(source: "Source") -> list[str]:
     name = " ".join(filter(None, [source.repo, source.version]))
     place = f"    {name}: {source.path}, {lines(source.start_line, source.end_line)}, {source.license or 'licence unknown'}"
     address = [f"        {source.source_url}"] if source.source_url else []
-    copies = [f"        also {c['repo']}: {c['path']}, {c['license'] or 'licence unknown'}" for c in source.also_in]
-    return [
-        place,
-        *address,
-        *copies[:SHOWN],
-        *([f"        and {len(copies) - SHOWN} more copies"] if len(copies) > SHOWN else []),
-    ]
+    if not source.also_in:
+        return [place, *address]
+    first, more = source.also_in[0], len(source.also_in) - 1
+    also = f"        also {first['repo']}: {first['path']}, {first['license'] or 'licence unknown'}"
+    return [place, *address, also + (f", and {more} more cop{'ies' if more > 1 else 'y'}" if more else "")]
 
 
 def lines(first: int, last: int) -> str:

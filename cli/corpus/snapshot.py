@@ -16,11 +16,29 @@ Format = Literal["jsonl", "parquet"]
 
 MAX_LINES = 20
 """of each kind that are shown"""
+MAX_WIDTH = 10_000
+"""Columns of what is no terminal."""
 
 
 def corpus_of(run: Path) -> Path:
-    """The corpus folder of a run folder, or of itself."""
-    return run if (run / "snapshot").is_dir() else run / "corpus"
+    """The corpus folder of a run folder, or of itself. Raises UserError if there is no such folder."""
+    from codelm.errors import UserError
+    from codelm.stage import MANIFEST
+
+    try:
+        if not run.is_dir():
+            raise UserError(f"{run}: no such run folder", "give the one that `codelm corpus build` wrote to, with --run")
+        return run if (run / "snapshot").is_dir() or (run / MANIFEST).exists() else run / "corpus"
+    except OSError as error:
+        raise UserError(f"{run} cannot be entered ({error.strerror})", "look at the rights to it") from error
+
+
+def console() -> Any:
+    """Where tables go: as wide as the terminal, and as they need where there is none, so that no path is cut."""
+    from rich.console import Console
+
+    out = Console()
+    return out if out.is_terminal else Console(width=MAX_WIDTH)
 
 
 def status(run: Run) -> None:
@@ -28,18 +46,16 @@ def status(run: Run) -> None:
 
     Example: codelm corpus status --run runs/mine
     """
-    from rich.console import Console
-
     from codelm.corpus.status import status as look
 
-    Console().print(status_table(corpus_of(run), look(corpus_of(run))))
+    console().print(status_table(corpus_of(run), look(corpus_of(run))))
 
 
 def status_table(folder: Path, found: "Status") -> Any:
     """A status for people."""
     from datetime import datetime
 
-    from codelm.corpus.report import size
+    from codelm.corpus.report import counted, size
 
     table = plain_table(str(folder))
     if manifest := found.manifest:
@@ -47,9 +63,9 @@ def status_table(folder: Path, found: "Status") -> Any:
         total = sum(one["bytes"] for one in counts["splits"].values())
         table.add_row("snapshot", counts["snapshot_id"])
         table.add_row("built", f"{manifest.created} in {manifest.seconds:.1f} s, codelm {manifest.codelm_version}")
-        table.add_row("kept", f"{counts['files_kept']:,} of {counts['files_seen']:,} files, {size(total)}")
+        table.add_row("kept", f"{counts['files_kept']:,} of {counted(counts['files_seen'], 'file')}, {size(total)}")
         for name, one in counts["splits"].items():
-            table.add_row(name, f"{one['files']:,} files, {size(one['bytes'])}, {one['tokens']:,} words and marks")
+            table.add_row(name, f"{counted(one['files'], 'file')}, {size(one['bytes'])}, {one['tokens']:,} words and marks")
         table.add_row("on disk", size(found.bytes_on_disk))
         table.add_row("sources", "\n".join(manifest.config["sources"]))
         if manifest.config["opt_outs"]:
@@ -60,11 +76,10 @@ def status_table(folder: Path, found: "Status") -> Any:
         table.add_row("snapshot", "none is finished")
     if build := found.unfinished:
         tasks = f", {build.tasks_done} of {build.tasks} tasks" if build.tasks else ""
-        table.add_row(
-            "unfinished", f"a build is at {build.step}{tasks}; {size(build.bytes_done)} of {size(build.bytes)} judged"
-        )
+        judged = f"{size(build.bytes_done)} of {size(build.bytes)} judged"
+        table.add_row("unfinished", f"a build has not finished: at {build.step}{tasks}; {judged}")
         touched = datetime.fromtimestamp(build.touched).astimezone().isoformat(timespec="seconds")
-        table.add_row("", f"last written {touched}; `codelm corpus build` with the same settings goes on there")
+        table.add_row("", f"last written {touched}; a build with the same settings and sources uses what is done")
     return table
 
 
@@ -73,7 +88,6 @@ def licenses(run: Run) -> None:
 
     Example: codelm corpus licenses --run runs/mine
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -87,7 +101,7 @@ def licenses(run: Run) -> None:
         cells = [f"{one['files']:,}" if one["files"] else "" for one in (kept, dropped)]
         sizes = [size(one["bytes"]) if one["files"] else "" for one in (kept, dropped)]
         table.add_row(Text(name), cells[0], sizes[0], cells[1], sizes[1])
-    Console().print(table)
+    console().print(table)
 
 
 def why(
@@ -98,17 +112,15 @@ def why(
 
     Example: codelm corpus why src/app/views.py --run runs/mine
     """
-    from rich.console import Console
-
     from codelm.corpus.why import MAX_ANSWERS
     from codelm.corpus.why import why as ask
 
-    console = Console()
+    out = console()
     answers = ask(corpus_of(run), file)
     for answer in answers:
-        console.print(answer_table(answer))
+        out.print(answer_table(answer))
     if len(answers) == MAX_ANSWERS:
-        console.print(f"The first {MAX_ANSWERS}; give more of the path to see one.")
+        out.print(f"The first {MAX_ANSWERS}; give more of the path to see one.")
 
 
 def answer_table(answer: "Answer") -> Any:
@@ -144,6 +156,7 @@ def verify(run: Run) -> None:
     Example: codelm corpus verify --run runs/mine
     """
     from cli.progress import Display
+    from codelm.corpus.report import counted
     from codelm.corpus.snapshot import verify as check
     from codelm.stage import Manifest
 
@@ -154,7 +167,7 @@ def verify(run: Run) -> None:
     if problems:
         raise typer.Exit(1)
     manifest = Manifest.read(corpus_of(run))
-    typer.echo(f"{corpus_of(run)}: whole, {len(manifest.outputs)} files, snapshot {manifest.counts['snapshot_id']}")
+    typer.echo(f"{corpus_of(run)}: whole, {counted(len(manifest.outputs), 'file')}, snapshot {manifest.counts['snapshot_id']}")
 
 
 def diff(
@@ -166,18 +179,17 @@ def diff(
 
     Example: codelm corpus diff runs/monday runs/today
     """
-    from rich.console import Console
-
     from codelm.corpus.snapshot import diff as compare
 
     found = compare(corpus_of(first), corpus_of(second))
-    Console().print(diff_table(found, full))
+    out = console()
+    out.print(diff_table(found, full, full or not out.is_terminal))
     if found:
         raise typer.Exit(1)
 
 
-def diff_table(found: "Diff", full: bool) -> Any:
-    """A difference for people."""
+def diff_table(found: "Diff", full: bool, whole: bool) -> Any:
+    """A difference for people. full: every file. whole: long values of settings are not cut."""
     from codelm.corpus.report import size
 
     table = plain_table("The same code in both" if not found else "Not the same code")
@@ -188,7 +200,7 @@ def diff_table(found: "Diff", full: bool) -> Any:
         if lines := [f"{place}: {a} → {b}" for place, (a, b) in getattr(found, name).items()]:
             table.add_row(f"{name} {len(lines):,}", "\n".join(lines if full else shortened(lines)))
     for name in ("settings", "inputs"):
-        if lines := [f"{key}: {brief(a)} → {brief(b)}" for key, (a, b) in getattr(found, name).items()]:
+        if lines := [f"{key}: {brief(a, whole)} → {brief(b, whole)}" for key, (a, b) in getattr(found, name).items()]:
             table.add_row(name, "\n".join(lines))
     for name in ("languages", "licenses"):
         if lines := [f"{key}: {size(a)} → {size(b)}" for key, (a, b) in getattr(found, name).items()]:
@@ -205,6 +217,7 @@ def remove(
     Example: codelm corpus remove 'owner/name' 'pypi/*/legacy/*' --run runs/mine
     """
     from cli.progress import Display
+    from codelm.corpus.report import counted
     from codelm.corpus.snapshot import remove as take_out
     from codelm.stage import Manifest, lock
 
@@ -214,7 +227,7 @@ def remove(
         after = take_out(folder, patterns, progress)
     gone = before.counts["files_kept"] - after.counts["files_kept"]
     typer.echo(
-        f"{folder}: {gone:,} file{'s' * (gone != 1)} removed, "
+        f"{folder}: {counted(gone, 'file')} removed, "
         f"{after.counts['files_kept']:,} left; snapshot {before.counts['snapshot_id']} → {after.counts['snapshot_id']}"
     )
     typer.echo(f"To keep them out of later builds, add to your settings: opt_outs: {after.config['opt_outs']}")
@@ -222,11 +235,11 @@ def remove(
 
 
 def export(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; .jsonl.gz, .zst and .bz2 compress.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Ends in .jsonl, .jsonl.gz, .jsonl.zst, .jsonl.bz2 or .parquet; - is stdout.")
+    ],
     run: Run,
-    form: Annotated[
-        Format | None, typer.Option("--format", help="By default what the name of FILE says.", show_default=False)
-    ] = None,
+    form: Annotated[Format | None, typer.Option("--format", help="Of -; jsonl by default.", show_default=False)] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only train or valid.", show_default=False)] = None,
 ) -> None:
     """Write the rows of a corpus to one JSONL or Parquet file.
@@ -234,15 +247,12 @@ def export(
     Example: codelm corpus export code.jsonl.gz --run runs/mine --split train
     """
     from cli.progress import Display
-    from codelm.corpus.snapshot import export as write
-    from codelm.errors import UserError
+    from codelm.corpus.export import export as write
+    from codelm.corpus.report import counted
 
-    kind: Format | None = form or ("jsonl" if ".jsonl" in out.suffixes else "parquet" if ".parquet" in out.suffixes else None)
-    if kind is None:
-        raise UserError(f"{out}: neither .jsonl nor .parquet", "say which with --format")
     with Display() as display, display.stage("export") as progress:
-        count = write(corpus_of(run), out, kind, split, progress)
-    typer.echo(f"{out}: {count:,} rows")
+        count = write(corpus_of(run), out, form, split, progress)
+    typer.echo(f"{out}: {counted(count, 'row')}", err=str(out) == "-")
 
 
 def plain_table(title: str) -> Any:
@@ -254,7 +264,9 @@ def plain_table(title: str) -> Any:
         def add_row(self, *cells: Any, **options: Any) -> None:
             super().add_row(*(Text(cell) for cell in cells), **options)
 
-    table = Plain(title=Text(title), title_justify="left", title_style="bold", box=None, show_header=False)
+    table = Plain(
+        title=Text(title), title_justify="left", title_style="bold", box=None, show_header=False, min_width=len(title)
+    )
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
@@ -265,7 +277,7 @@ def shortened(lines: list[str]) -> list[str]:
     return lines if len(lines) <= MAX_LINES else [*lines[:MAX_LINES], f"and {len(lines) - MAX_LINES:,} more"]
 
 
-def brief(value: Any) -> str:
-    """A setting or fingerprint, short."""
+def brief(value: Any, whole: bool) -> str:
+    """A setting or fingerprint, short or whole."""
     text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if whole or len(text) <= 60 else f"{text[:57]}…"

@@ -1,15 +1,12 @@
-"""What can be done with a finished corpus: check it, compare two, take code out of it, hand it on."""
+"""What can be done with a finished corpus: check it, compare two, take code out of it."""
 
-import bz2
 import contextlib
-import gzip
-import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,19 +20,13 @@ from codelm.corpus.decide import SHARD_BYTES, opted_out
 from codelm.corpus.order import imports_of, repository_order
 from codelm.corpus.pack import rows_of, write_shard
 from codelm.corpus.report import write_report
-from codelm.corpus.rows import GROUP_ROWS, REJECTED, ROW, RowWriter, table
+from codelm.corpus.rows import REJECTED, ROW, RowWriter, table
 from codelm.corpus.split import TRAIN, VALID
 from codelm.errors import UserError
 from codelm.progress import Progress, silent
-from codelm.stage import MANIFEST, Manifest, Stage, disk_full_is_a_user_error, file_sha256
+from codelm.stage import MANIFEST, Manifest, Stage, file_sha256
 
 MAX_PROBLEMS = 100
-COMPRESSION: dict[str, Callable[[IO[bytes]], Any]] = {
-    ".gz": lambda file: gzip.GzipFile("", "wb", 6, file, mtime=0),
-    ".zst": lambda file: pa.CompressedOutputStream(file, "zstd"),
-    ".bz2": lambda file: bz2.BZ2File(file, "wb"),
-}
-"""Ending → what writes it."""
 REMOVED = "removed.parquet"
 """Rows that `remove` took out, in rejected/."""
 
@@ -139,8 +130,8 @@ class Diff:
 
 
 def diff(first: Path, second: Path) -> Diff:
-    """Compares two corpora. Raises UserError if one of the folders holds none."""
-    a, b = Manifest.read(first), Manifest.read(second)
+    """Compares two corpora. Raises UserError if one of the folders holds none, or not all of it."""
+    a, b = whole(first), whole(second)
     found = Diff()
     one, other = files_of(first), files_of(second)
     found.added = sorted(place for place in other if place not in one)
@@ -215,76 +206,12 @@ def readable(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: {first_line(error)}", "build the corpus again") from error
 
 
-def export(
-    folder: Path, out: Path, kind: Literal["jsonl", "parquet"], split: str | None = None, progress: Progress = silent
-) -> int:
-    """Writes the rows of a corpus to one file, which is whole or not there; returns how many. progress: in rows.
-
-    kind: "jsonl", compressed if `out` ends in .gz, .zst or .bz2, or "parquet". split: only this one.
-    Raises UserError if there is no corpus, if it is not whole, no such split, no room, or if `out` is no place for a file.
-    """
-    splits = whole(folder).counts["splits"]
-    if split is not None and split not in splits:
-        raise UserError(f"{folder} has no split {split!r}", f"known: {', '.join(splits)}")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder", f"name a file in it, such as {out / f'corpus.{kind}'}")
-    if out.exists() and not out.is_file():
-        raise UserError(f"{out} is no regular file", "name a file that may be written or replaced")
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent}: no such folder", "make it, or name a file in another one")
-    if kind == "jsonl" and out.suffix not in (".jsonl", *COMPRESSION):
-        raise UserError(
-            f"{out}: {out.suffix or 'no ending'} says nothing of JSONL", f"end it in .jsonl, or add {', '.join(COMPRESSION)}"
-        )
-    shards = sorted((folder / "snapshot").glob(f"{split or ''}*.parquet"))
-    with readable(folder):
-        total = sum(pq.read_metadata(shard).num_rows for shard in shards)
-    temporary = out.with_name(f".{out.name}.partial")
-    try:
-        with disk_full_is_a_user_error(out):
-            write = write_parquet if kind == "parquet" else write_jsonl
-            for done in write(temporary, batches(folder, shards)):
-                progress(done, total)
-            temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return total
-
-
 def whole(folder: Path) -> Manifest:
     """The manifest of a corpus. Raises UserError if there is none, or if files of it are not there."""
     manifest = Manifest.read(folder)
     if missing := manifest.lacks(folder):
         raise UserError(f"{folder}: {missing[0]} is missing", "run `codelm corpus build` again with its settings")
     return manifest
-
-
-def batches(folder: Path, shards: Sequence[Path]) -> Iterator[Any]:
-    """All columns of the shards, some rows at a time. Raises UserError if one cannot be read."""
-    with readable(folder):
-        for path in shards:
-            with pq.ParquetFile(path) as shard:
-                yield from shard.iter_batches(batch_size=GROUP_ROWS)
-
-
-def write_parquet(path: Path, batches: Iterator[Any]) -> Iterator[int]:
-    """Writes one table; yields how many rows are written."""
-    done = 0
-    with pq.ParquetWriter(path, ROW, compression="zstd") as file:
-        for batch in batches:
-            file.write_batch(batch)
-            yield (done := done + batch.num_rows)
-
-
-def write_jsonl(path: Path, batches: Iterator[Any]) -> Iterator[int]:
-    """Writes a JSON object on each line; yields how many are written."""
-    done = 0
-    pack = COMPRESSION.get(Path(path.name.removesuffix(".partial")).suffix, contextlib.nullcontext)
-    with path.open("wb") as raw, pack(raw) as file:
-        for batch in batches:
-            for row in batch.to_pylist():
-                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-            yield (done := done + batch.num_rows)
 
 
 def remove(folder: Path, patterns: Sequence[str], progress: Progress = silent) -> Manifest:
@@ -295,7 +222,7 @@ def remove(folder: Path, patterns: Sequence[str], progress: Progress = silent) -
     file are put in order anew; the split stays. Raises UserError if a pattern matches nothing, or if a split would be left
     empty; what stood before still does.
     """
-    manifest = Manifest.read(folder)
+    manifest = whole(folder)
     old = config_of(folder, manifest)
     config = old.model_copy(update={"opt_outs": list(dict.fromkeys([*old.opt_outs, *patterns]))})
     shards = sorted((folder / "snapshot").glob("*.parquet"))

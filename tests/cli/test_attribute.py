@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli.attribute import described_source
 from codelm.attribution.index import build_index
 from codelm.attribution.layout import MAX_PLACES
+from codelm.attribution.lookup import Source
 from codelm.corpus.rows import ROW
 
 CODELM = Path(sys.executable).parent / "codelm"
@@ -51,6 +53,14 @@ def test_a_match_is_told_with_its_licence(run: Path, tmp_path: Path) -> None:
         "        https://example.org/area.py",
         "        also npm/shapes: copied.py, ISC",
     ]
+
+
+@pytest.mark.parametrize(("count", "end"), [(1, "a0.py, MIT"), (2, "a0.py, MIT, and 1 more copy"), (9, ", and 8 more copies")])
+def test_copies_take_one_line(count: int, end: str) -> None:
+    copies = [{"repo": "proj", "path": f"a{n}.py", "license": "MIT"} for n in range(count)]
+    told = described_source(Source("own", "a.py", 1, 2, "MIT", None, None, copies))
+    assert len(told) == 2
+    assert told[1].endswith(end)
 
 
 def test_json_has_what_the_library_tells(run: Path) -> None:

@@ -80,6 +80,33 @@ def test_export(run: Path, tmp_path: Path) -> None:
     assert {row["split"] for row in rows} == {"train"}
 
 
+def test_export_to_standard_output(run: Path) -> None:
+    result = codelm("export", "-", "--run", run)
+    assert result.returncode == 0, result.stderr
+    assert len([json.loads(line) for line in result.stdout.splitlines()]) == 6
+    assert "-: 6 rows" in result.stderr
+
+
+def test_a_full_device_is_told(run: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "corpus", "export", "-", "--run", str(run)]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "no space left" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_path_is_cut_where_there_is_no_terminal(run: Path, built: Path, tmp_path: Path) -> None:
+    patterns = ["project/one.py", "project/one*", "project/one.p*", "project/on*", "project/o*"]
+    assert codelm("remove", *patterns, "--run", run).returncode == 0
+    long = tmp_path / ("long" * 40) / "run"
+    shutil.copytree(run, long)
+    assert any(str(long) in line for line in codelm("status", "--run", long).stdout.splitlines())
+    settings = [line for line in codelm("diff", built, long).stdout.splitlines() if "opt_outs" in line]
+    assert settings
+    assert settings[0].rstrip().endswith(str(patterns))
+
+
 def test_user_errors_are_one_line_and_exit_code_2(run: Path, tmp_path: Path) -> None:
     results = [
         codelm("why", "nothing.py", "--run", run),
@@ -88,6 +115,7 @@ def test_user_errors_are_one_line_and_exit_code_2(run: Path, tmp_path: Path) -> 
         codelm("export", tmp_path / "code", "--run", run),
         codelm("diff", run, tmp_path),
         codelm("licenses", "--run", tmp_path),
+        codelm("status", "--run", tmp_path / "none"),
     ]
     with lock(run):
         results.append(codelm("remove", "project/one.py", "--run", run))

@@ -14,8 +14,9 @@ import pytest
 
 from codelm.config.corpus import CorpusConfig
 from codelm.corpus.build import build
+from codelm.corpus.export import export
 from codelm.corpus.rows import ROW, table
-from codelm.corpus.snapshot import diff, export, remove, verify
+from codelm.corpus.snapshot import diff, remove, verify
 from codelm.corpus.sources.open import open_sources
 from codelm.corpus.status import status
 from codelm.corpus.why import why
@@ -213,9 +214,10 @@ def test_export_of_a_split(corpus: Path, tmp_path: Path) -> None:
     assert count == Manifest.read(corpus).counts["splits"]["valid"]["files"]
     assert all(json.loads(line)["split"] == "valid" for line in (tmp_path / "valid.jsonl").read_text().splitlines())
     with pytest.raises(UserError, match="known: "):
-        export(corpus, tmp_path / "x", "jsonl", split="test")
+        export(corpus, tmp_path / "x.jsonl", "jsonl", split="test")
+    (tmp_path / "x.jsonl").mkdir()
     with pytest.raises(UserError, match="is a folder"):
-        export(corpus, tmp_path, "jsonl")
+        export(corpus, tmp_path / "x.jsonl")
 
 
 def test_status(corpus: Path, tmp_path: Path) -> None:
@@ -255,14 +257,22 @@ def test_a_compressed_export_can_be_a_source(stdlib_corpus: Path, tmp_path: Path
 def test_an_export_goes_only_where_a_file_belongs(stdlib_corpus: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.jsonl"
     os.mkfifo(pipe)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(pipe)
     for out, message in [
         (pipe, "no regular file"),
+        (link, "no regular file"),
         (tmp_path / "none" / "x.jsonl", "no such folder"),
-        (tmp_path / "x.jsonl.xz", "says nothing of JSONL"),
+        (tmp_path / "x.jsonl.xz", "not known"),
+        (tmp_path / "x", "not known"),
     ]:
         with pytest.raises(UserError, match=message):
-            export(stdlib_corpus, out, "jsonl")
-    assert [path.name for path in tmp_path.iterdir()] == ["pipe.jsonl"]
+            export(stdlib_corpus, out)
+    with pytest.raises(UserError, match="not the ending of jsonl"):
+        export(stdlib_corpus, tmp_path / "x.parquet", "jsonl")
+    with pytest.raises(UserError, match="not known"):
+        export(stdlib_corpus, tmp_path / "x.parquet.gz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.jsonl", "pipe.jsonl"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
@@ -274,6 +284,10 @@ def test_a_missing_shard_is_noticed(stdlib_corpus: Path, tmp_path: Path) -> None
         export(corpus, tmp_path / "x.jsonl", "jsonl")
     with pytest.raises(UserError, match=r"valid-00000\.parquet is missing"):
         why(corpus, "json/decoder.py")
+    with pytest.raises(UserError, match=r"valid-00000\.parquet is missing"):
+        diff(stdlib_corpus, corpus)
+    with pytest.raises(UserError, match=r"valid-00000\.parquet is missing"):
+        remove(corpus, ["*/idlelib"])
 
 
 def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
