@@ -11,6 +11,8 @@ from codelm.corpus.languages import DATA
 from codelm.corpus.sources.base import Rejection
 
 NEVER_ENTERED = {"__pycache__", "CVS"}
+KEYS = ("part", "in", "unless", "stem", "Stem", "ext")
+"""Of a rule in the data file."""
 REMEMBERED = 1 << 14
 """Folders and file names: both come again and again."""
 
@@ -48,11 +50,10 @@ def data() -> dict[str, Any]:
 @cache
 def rules() -> tuple[Rule, ...]:
     """The rules in their order."""
-    keys = ("part", "in", "unless", "stem", "Stem", "ext")
 
     def rule(reason: str, row: dict[str, str]) -> Rule:
-        said = ", ".join(f"{key}: {row[key]}" for key in keys if key in row)
-        return Rule(Rejection(reason, said), *(re.compile(row[key]) if key in row else None for key in keys))
+        said = ", ".join(f"{key}: {row[key]}" for key in KEYS if key in row)
+        return Rule(Rejection(reason, said), *(re.compile(row[key]) if key in row else None for key in KEYS))
 
     return tuple(rule(reason, row) for reason, rows in data()["rejected"].items() for row in rows)
 
@@ -106,6 +107,21 @@ class PathRules:
             if (rule.anywhere or number in here) and rule.named(stem):
                 return rule.rejection
         return None
+
+
+def matched(path: str, rejection: Rejection) -> tuple[str, list[str]] | None:
+    """The folder or name for which a rule rejected a path, and the rule's keys; None if no rule rejects so."""
+    rule = next((rule for rule in rules() if rule.rejection == rejection), None)
+    if rule is None:
+        return None
+    folder, slash, name = path.rpartition("/")
+    keys = [key for key, pattern in zip(KEYS, rule[1:], strict=True) if pattern and key != "unless"]
+    found = None
+    if rule.part:
+        found = next((f"{part}/" for part in folder.split("/") if rule.part.fullmatch(part.lower())), None)
+    elif rule.in_ and (place := rule.in_.search((folder + slash).lower())):
+        found = place[0]
+    return found or name, keys
 
 
 def any_of(patterns: list[str]) -> re.Pattern[str]:

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 
 from codelm.config.corpus import KINDS, STDLIB
 from codelm.corpus.pack import rows_of
+from codelm.corpus.paths import matched
 from codelm.corpus.reasons import REASONS
 from codelm.corpus.rows import REJECTED, ROW, Copy
 from codelm.corpus.snapshot import readable, whole
+from codelm.corpus.sources.base import Rejection
 from codelm.errors import UserError
 
 MAX_ANSWERS = 20
@@ -146,7 +148,29 @@ def why(folder: Path, file: str) -> list[Answer]:
             f"{file}: neither in {folder} nor among what was left out of it",
             f"did you mean {' or '.join(nearest)}?" if nearest else "give its repo/path, or its path on this machine",
         )
-    return [answer(kept, row) for kept, row in places.rows(found[:MAX_ANSWERS])]
+    answers = [answer(kept, row) for kept, row in places.rows(found[:MAX_ANSWERS])]
+    for one in answers:
+        if one.like:
+            one.sentence = fate(one, places)
+    return answers
+
+
+def fate(copy: Answer, places: Places) -> str:
+    """The sentence on a copy, with what became of the file that it is a copy of: that may have gone later, as a copy too."""
+    said = "almost the same text as" if copy.jaccard else "the same text as"
+    seen, at, links = {copy.place}, copy, []
+    while at.like and at.like not in seen:
+        seen.add(at.like)
+        here = places.where(pc.equal(places.place, at.like))
+        found = [answer(kept, row) for kept, row in places.rows(here)]
+        if not found or any(one.kept for one in found):
+            break
+        at = found[0]
+        found_there = f" ({at.detail})" if at.detail and not at.like else ""
+        links.append(f"is a copy of {at.like}" if at.like else f"was left out itself: {at.reason}{found_there}")
+    if not links:
+        return copy.sentence
+    return f"It is {said} another file, which {', which '.join(links)}{', which is kept' if at.like else ''}."
 
 
 def on_this_machine(file: str) -> list[Path]:
@@ -173,6 +197,12 @@ def roots_of(source: str) -> list[Path]:
     return []
 
 
+def told(path: str, reason: str, detail: str) -> str:
+    """What a rule found; of a rule on paths, the part of the path that falls under it, and the rule's keys."""
+    part = matched(path, Rejection(reason, detail))
+    return f"{part[0]} ({', '.join(part[1])})" if part else detail
+
+
 def answer(kept: bool, row: dict[str, Any]) -> Answer:
     """A row in words."""
     place = f"{row['repo']}/{row['path']}"
@@ -183,7 +213,7 @@ def answer(kept: bool, row: dict[str, Any]) -> Answer:
         use = {"train": "training", "valid": "validation"}.get(row["split"], row["split"])
         redacted = {one["kind"]: one["count"] for one in row["redacted"] or ()}
         return Answer(place, True, f"Kept, for {use}.", **known, redacted=redacted, copies=row["also_in"] or [])
-    detail = row["detail"]
+    detail = told(row["path"], row["reason"], row["detail"])
     near = NEAR.fullmatch(detail) if row["reason"] == "near_duplicate" else None
     return Answer(
         place,

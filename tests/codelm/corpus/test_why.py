@@ -5,10 +5,14 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from codelm.config.corpus import CorpusConfig, Execution, LicensePolicy
 from codelm.corpus.build import build
+from codelm.corpus.rows import REJECTED
+from codelm.corpus.snapshot import remove
 from codelm.corpus.why import why
 from codelm.errors import UserError
 
@@ -26,6 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tree: Tree, code: Code) ->
         "long/one.py": long,
         "long/other.py": long + code("more"),
         "tests/test_a.py": code("test_a"),
+        ".hidden.py": code("hidden"),
         "gpl.py": "# SPDX-License-Identifier: GPL-3.0-only\n" + code("gpl"),
         "binary.py": b"a = 1\0\n",
         "mail.py": 'OWNER = "m.kowalska@acme-tools.io"\n' + code("mail"),
@@ -46,7 +51,8 @@ def corpus(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("path", "reason", "detail"),
     [
-        ("tests/test_a.py", "tests", ""),
+        ("tests/test_a.py", "tests", "tests/ (part, ext)"),
+        (".hidden.py", "hidden", ".hidden.py (stem)"),
         ("gpl.py", "license", "GPL-3.0-only"),
         ("binary.py", "binary", "NUL at byte 5"),
         ("README.md", "language", ""),
@@ -80,6 +86,25 @@ def test_copies_name_each_other(corpus: Path) -> None:
     assert near.like == "project/long/one.py"
     assert near.jaccard is not None
     assert 0.9 < near.jaccard < 1
+
+
+def test_what_became_of_the_file_that_it_is_a_copy_of(corpus: Path, tmp_path: Path) -> None:
+    removed = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    remove(removed, ["project/a"])
+    (same,) = why(removed, "same/as_a.py")
+    assert same.sentence == "It is the same text as another file, which was left out itself: opt_out (project/a)."
+
+
+def test_a_copy_of_a_copy(corpus: Path, tmp_path: Path) -> None:
+    chained = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    for path in (chained / "rejected").iterdir():
+        rows = pq.read_table(path).to_pylist()
+        for row in rows:
+            if row["path"] == "same/as_a.py":
+                row["detail"] = "project/long/other.py"
+        pq.write_table(pa.Table.from_pylist(rows, schema=REJECTED), path)
+    (same,) = why(chained, "same/as_a.py")
+    assert same.sentence == "It is the same text as another file, which is a copy of project/long/one.py, which is kept."
 
 
 def test_a_file_by_any_name(corpus: Path, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
