@@ -30,7 +30,7 @@ from codelm.errors import UserError
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 COMMANDS = {
-    "corpus": "codelm corpus build",
+    "corpus": "codelm corpus build …",
     "tokenizer": "codelm tokenizer train",
     "tokens": "codelm tokenizer train",
     "pretrain": "codelm train pretrain",
@@ -79,7 +79,8 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            command = COMMANDS.get(folder.name, "codelm --help")
+            known = COMMANDS.get(folder.name)
+            command = f"{known} --run {folder.parent}" if known else "codelm --help"
             raise UserError(f"{folder} holds no finished stage", f"make it with `{command}`") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror})", "look at the rights to it") from error

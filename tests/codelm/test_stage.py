@@ -91,6 +91,8 @@ def test_what_a_killed_build_left_is_no_obstacle(tmp_path: Path) -> None:
 def test_manifests_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no finished stage"):
         Manifest.read(tmp_path)
+    with pytest.raises(UserError, match=f"make it with `codelm corpus build … --run {tmp_path}`"):
+        Manifest.read(tmp_path / "corpus")
     for text in ("", "{", "{}", '{"stage": 1}'):
         (tmp_path / MANIFEST).write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match="not a readable manifest"):
