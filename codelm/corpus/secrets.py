@@ -268,6 +268,7 @@ def redact(text: str, config: Redaction) -> Redacted:
 def secret_spans(text: str) -> list[Span]:
     """The secrets, and every other place where one of them stands."""
     found = spans(text)
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is a question mark then; the length stays
     kinds = {text[span.start : span.end]: span.kind for span in found if span.end - span.start >= REPEATED_CHARS}
     if kinds:
         values = list(kinds)

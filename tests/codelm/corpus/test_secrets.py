@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from codelm.config.corpus import Redaction
@@ -222,6 +222,7 @@ FRAGMENTS = [
 @given(
     st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=40), st.from_regex(r"[A-Za-z0-9+/]{36}", fullmatch=True)))
 )
+@example(["\ud83d", "ghp_", "000001000001000001000012233456789ABC"])
 def test_any_text(parts: list[str]) -> None:
     text = "".join(parts)
     found = scan(text)
