@@ -8,7 +8,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
+        super().__init__(message, fix)  # both, so that it comes whole out of a worker process
         self.message = message
         self.fix = fix
 

@@ -18,6 +18,7 @@ from typing import Any
 from codelm.attribution.index import build_index
 from codelm.config.corpus import CorpusConfig
 from codelm.corpus.clean import Clean
+from codelm.corpus.decontaminate import Contamination
 from codelm.corpus.decide import Decisions, decide
 from codelm.corpus.execute import run_tasks
 from codelm.corpus.licenses.tree import collect
@@ -34,7 +35,10 @@ from codelm.progress import Progress, part, silent
 from codelm.stage import Manifest, Stage, digest, file_sha256, write_atomically
 
 HERE = Path(__file__).parent
-AFTERWARDS = {"read.py", "report.html.j2", "report.py", "snapshot.py", "status.py", "tokens.py", "why.py"}
+AFTERWARDS = {
+    *("export.py", "plan.py", "read.py", "reasons.py", "reasons.yaml", "report.html.j2"),
+    *("report.py", "snapshot.py", "status.py", "tokens.py", "why.py"),
+}
 """Files of this package that work on a finished corpus and do not shape it."""
 
 PARTIAL = shutil.ignore_patterns(".*")
@@ -65,6 +69,7 @@ def build(folder: Path, config: CorpusConfig, progress: Progress = silent) -> Ma
     stage = Stage(folder, config.identity(), inputs, seed=config.seed, libraries=("datatrove", "pyarrow", "rensa"))
     manifest = stage.done()
     if manifest is None:
+        Contamination.load(config.decontaminate)  # what is wrong with the user's sets is said before the work
         works = work_folder(folder)
         work = works / digest([stage.key, config.execution.piece_mb])[:16]
         for other in works.iterdir() if works.is_dir() else ():
@@ -137,7 +142,7 @@ def gather(work: Path, config: CorpusConfig, sources: Sequence[Source], progress
         try:
             decisions = decide(work, config, [source for source, _ in listed])
         except ValueError:
-            raise UserError(*one_file(work, config)) from None
+            raise UserError(*one_file(work)) from None
         decisions.warnings += unreadable(work / "rejected")
         write_atomically(decided, json.dumps(vars(decisions)))
     decisions = Decisions(**json.loads(decided.read_text(encoding="utf-8")))
@@ -252,7 +257,7 @@ def unreadable(rejected: Path) -> list[str]:
     return [f"{len(lost)} could not be read, the first of them {first['repo']}/{first['path']} ({first['detail']})"]
 
 
-def one_file(work: Path, config: CorpusConfig) -> tuple[str, str]:
+def one_file(work: Path) -> tuple[str, str]:
     """What to say when nothing can be held out, and what to do."""
     place = next("/".join(row.values()) for row in table(work / "candidates", ["repo", "path"]))
     unknown = sum(row["reason"] == "license_unknown" for row in table(work / "rejected", ["reason"]))

@@ -29,7 +29,7 @@ SHARD_BYTES = 64_000_000
 LEAST_CHANCE = 0.9
 """Of a pair at the threshold to be compared; below it, a warning is due."""
 
-COLUMNS = ["repo", "path", "language", "license", "size", "token_count", "blob_sha", "text_hash", "imports"]
+COLUMNS = ["repo", "path", "language", "license", "size", "blob_sha", "text_hash", "imports"]
 
 CHOSEN = pa.schema(
     [
@@ -58,8 +58,7 @@ class Candidates:
     def __init__(self, folder: Path) -> None:
         self.files = sorted(folder.glob("*.parquet"))
         tables = [pq.read_table(path, columns=COLUMNS) for path in self.files]
-        self.counts = [table.num_rows for table in tables]
-        self.starts = np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
+        self.starts = np.cumsum([0, *(table.num_rows for table in tables)], dtype=np.int64)
         whole = pa.concat_tables(tables)
         self.repo: list[str] = whole["repo"].to_pylist()
         self.path: list[str] = whole["path"].to_pylist()
@@ -131,7 +130,7 @@ def decide(work: Path, config: CorpusConfig, sources: Sequence[str]) -> Decision
             rejected.append((i, "opt_out", pattern))
         else:
             left.append(i)
-    for name in {splits[found.repo[i]][found.path[i]] for i in kept}:
+    for name in sorted({splits[found.repo[i]][found.path[i]] for i in kept}):
         if all(splits[found.repo[i]][found.path[i]] != name for i in left):
             raise UserError(f"opt_outs leave no {name} code", "take a pattern out of opt_outs, or add sources")
 

@@ -3,14 +3,15 @@
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from datatrove.pipeline.base import PipelineStep
 
 from codelm.config.corpus import CorpusConfig, Execution
 from codelm.corpus.build import build
-from codelm.corpus.execute import done
+from codelm.corpus.execute import SMALL_BYTES, done, run_tasks
 from codelm.errors import UserError
 from codelm.stage import Manifest
 
@@ -109,3 +110,16 @@ def test_slurm_where_there_is_none(tmp_path: Path, project: Path, monkeypatch: p
 def test_no_folder_of_markers_is_no_task_done(tmp_path: Path) -> None:
     assert done(tmp_path) == []
     assert Execution().kind == "local"
+
+
+class Refuse(PipelineStep):  # type: ignore[misc]
+    """A step that a user's mistake stops."""
+
+    def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> Iterator[None]:
+        raise UserError("a set is broken", "mend it")
+        yield
+
+
+def test_what_a_worker_says_reaches_the_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a set is broken; mend it"):
+        run_tasks(Refuse(), [SMALL_BYTES, SMALL_BYTES], tmp_path, Execution(workers=2))
