@@ -18,8 +18,8 @@ from typing import Any
 from codelm.attribution.index import build_index
 from codelm.config.corpus import CorpusConfig
 from codelm.corpus.clean import Clean
-from codelm.corpus.decontaminate import Contamination
 from codelm.corpus.decide import Decisions, decide
+from codelm.corpus.decontaminate import Contamination
 from codelm.corpus.execute import run_tasks
 from codelm.corpus.licenses.tree import collect
 from codelm.corpus.near_duplicates import ALGORITHM
