@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from codelm.config.preset import ModelConfig
+from codelm.config.model import ModelConfig
 from codelm.errors import UserError
 from codelm.stage import file_sha256
 

@@ -59,7 +59,7 @@ def test_data_workers_do_not_import_from_where_the_user_stands(
     code = """
 import multiprocessing, sys
 from pathlib import Path
-from codelm.config.preset import FimConfig
+from codelm.config.data import FimConfig
 from codelm.corpus.tokens import open_shard
 from codelm.tokenizer import FILE, Tokenizer
 from training.data import PackedSamples, StepBatches, loader

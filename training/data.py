@@ -11,7 +11,7 @@ another number of data workers or ranks, sees the very same tokens.
 import functools
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from codelm import fim
-from codelm.config.preset import FimConfig
+from codelm.config.data import FimConfig
 from codelm.corpus.tokens import TokenShard
 from codelm.tokenizer import Tokenizer
 from training.loss import IGNORE
@@ -36,8 +36,20 @@ def generator(seed: int, purpose: int, counter: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[counter, 0, 0, 0]))
 
 
-class PackedSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Sample i → (input ids, labels), each (length,) int64; labels are the next ids, IGNORE where none is learned."""
+class Sample(NamedTuple):
+    """What the model reads and learns; a batch of them has one more dimension in front. All (length,) int64."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    """The next ids, IGNORE where none is learned."""
+    kinds: torch.Tensor
+    """What each label belongs to: an index in `loss.KINDS`."""
+    positions: torch.Tensor
+    """Counted from 0 at the beginning of each document; they tell the documents apart."""
+
+
+class PackedSamples(Dataset[Sample]):
+    """Sample i of a token shard."""
 
     def __init__(self, shard: TokenShard, tokenizer: Tokenizer, config: FimConfig, length: int, seed: int) -> None:
         self.shard = shard
@@ -70,18 +82,20 @@ class PackedSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             missing -= len(ids)
             position += len(ids)
 
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, i: int) -> Sample:
         random = generator(self.seed, SAMPLE, i)
         ids = np.full(self.length + 1, self.tokenizer.fim.fim_pad, dtype=np.int64)
+        positions = np.zeros(self.length + 1, dtype=np.int64)
         start = 0
         for piece in self.pieces(i):
             drawn = len(piece) >= SHORTEST_FIM_PIECE and random.random() < self.config.rate
             part = fim_piece(piece, self.tokenizer, self.config, random) if drawn else piece
             ids[start : start + len(part)] = part
+            positions[start : start + len(part)] = np.arange(len(part))
             start += len(part)
         labels = ids[1:].copy()
         labels[labels == self.tokenizer.fim.fim_pad] = IGNORE
-        return torch.from_numpy(ids[:-1].copy()), torch.from_numpy(labels)
+        return Sample(*map(torch.from_numpy, (ids[:-1].copy(), labels, np.zeros_like(labels), positions[:-1].copy())))
 
 
 def fim_piece(
@@ -140,7 +154,7 @@ class StepBatches:
 
 
 def loader(samples: PackedSamples, batches: StepBatches, workers: int) -> DataLoader[Any]:
-    """Micro-batches of (input ids, labels), each (micro_batch, length)."""
+    """Micro-batches: a Sample of tensors of shape (micro_batch, length)."""
     return DataLoader(
         samples,
         batch_sampler=batches,

@@ -2,47 +2,54 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from codelm.config.preset import PretrainConfig
-from training import attention
+from codelm.config.pretrain import PretrainConfig
+from training import attention, checkpoint
+from training.data import Sample
 from training.loss import chunked_cross_entropy
 
 
 class LossModel(torch.nn.Module):
     """A transformers causal language model that answers with its summed loss and never builds all logits."""
 
-    def __init__(self, model: Any, compile_: bool) -> None:
+    def __init__(self, model: Any, config: PretrainConfig, compile_: bool) -> None:
         super().__init__()
         self.model = model
+        self.z_loss = config.z_loss
         self._loss = torch.compile(self._eager_loss) if compile_ else self._eager_loss
 
-    def forward(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """ids, labels: (micro_batch, length). Returns the sum of −log p(label) over the labels that count."""
-        return self._loss(ids, labels)
+    def forward(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss to learn from, summed over the labels that count, and −log p(label) summed by kind, (len(KINDS),)."""
+        return self._loss(batch.ids, batch.labels, batch.kinds)
 
-    def _eager_loss(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _eager_loss(self, ids: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
         if torch.is_autocast_enabled(ids.device.type):
             # the last norm answers in float32; the head's product shall be as narrow as the others
             hidden = hidden.to(torch.get_autocast_dtype(ids.device.type))
-        return chunked_cross_entropy(hidden, self.model.lm_head.weight, labels.flatten())
+        return chunked_cross_entropy(hidden, self.model.lm_head.weight, labels.flatten(), kinds.flatten(), self.z_loss)
 
 
 class Engine:
-    """Model, optimiser and device under Accelerate: one CPU or GPU, or several ranks, by its launcher's environment."""
+    """Model, optimiser and device under Accelerate: one CPU or GPU, or several ranks, by its launcher's environment.
+
+    What a loop needs of it: `backward` for each micro-batch, `update` for each step, `total` for what is logged, `save` and
+    `restore` for checkpoints that do not depend on the number of ranks.
+    """
 
     def __init__(self, model: Any, optimizer: torch.optim.Optimizer, config: PretrainConfig) -> None:
-        self.accelerator = Accelerator(mixed_precision=config.precision)
+        self.accelerator = Accelerator(mixed_precision=precision_of(config.engine.precision))
         self.clip = config.clip
-        self.why_not_compiled = why_not_compilable(self.accelerator.device) if config.compile else "compile is off"
+        self.why_not_compiled = why_not_compilable(self.accelerator.device) if config.engine.compile else "compile is off"
         self.model = model
         if self.accelerator.device.type == "cpu" and model.config.max_position_embeddings <= attention.LONGEST:
             model.set_attn_implementation(attention.NAME)
-        wrapped = LossModel(model, compile_=self.why_not_compiled is None)
+        wrapped = LossModel(model, config, compile_=self.why_not_compiled is None)
         self.loss_model, self.optimizer = self.accelerator.prepare(wrapped, optimizer)
 
     @property
@@ -55,30 +62,55 @@ class Engine:
         """The number of this process."""
         return int(self.accelerator.process_index)
 
-    def backward(self, ids: torch.Tensor, labels: torch.Tensor, divisor: int) -> torch.Tensor:
-        """Adds the gradient of one micro-batch; returns its summed loss.
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return torch.device(self.accelerator.device)
+
+    def backward(self, batch: Sample, divisor: int) -> torch.Tensor:
+        """Adds the gradient of one micro-batch; returns −log p summed by kind, (len(KINDS),).
 
         divisor: labels of the whole step over all micro-batches and ranks, so that each token weighs the same however the
         step is cut.
         """
-        device = self.accelerator.device
-        loss = self.loss_model(ids.to(device), labels.to(device))
+        loss, by_kind = self.loss_model(Sample(*(tensor.to(self.device, non_blocking=True) for tensor in batch)))
         # ranks: gradients are averaged over them
         self.accelerator.backward(loss * (self.ranks / divisor))
-        return loss.detach()
+        return by_kind.detach()
 
-    def update(self, learning_rate: float) -> torch.Tensor:
-        """Clips, steps and clears the gradient; returns its norm before clipping."""
+    def update(self, share: float) -> torch.Tensor:
+        """Clips, steps and clears the gradient; returns its norm before clipping.
+
+        share: of each group's peak learning rate.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = group["peak_lr"] * share
         norm = self.accelerator.clip_grad_norm_(self.loss_model.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
 
-    def total(self, loss: torch.Tensor) -> float:
-        """A loss summed over all ranks."""
-        return float(self.accelerator.reduce(loss, reduction="sum"))
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Values summed over all ranks."""
+        return self.accelerator.reduce(values.to(self.device), reduction="sum").cpu()
+
+    def save(self, folder: Path, step: int, keep: int) -> None:
+        """Writes `folder/checkpoint-<step>`; all ranks call it, one writes."""
+        if self.rank == 0:
+            checkpoint.save(folder, step, self.model, self.optimizer.optimizer, keep)
+
+    def restore(self, path: Path) -> int:
+        """Loads a checkpoint on every rank; returns the steps done."""
+        return checkpoint.restore(path, self.model, self.optimizer.optimizer)
+
+
+def precision_of(name: str) -> str:
+    """Accelerate's name of a precision; "auto" is bf16 where the processor has instructions for it, else float32."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
 def why_not_compilable(device: torch.device) -> str | None:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 CHUNK = 1024
 """Positions whose logits exist at once: 1,024 × 32,768 entries in bfloat16 are 64 MB."""
 IGNORE = -100
+KINDS = ("code", "prose", "middle")
+"""What a label belongs to, by its number: code, a comment or docstring, the middle of a fill-in-the-middle example."""
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -19,35 +21,47 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        total = hidden.new_zeros((), dtype=torch.float32)
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor, z_loss: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        by_kind = hidden.new_zeros(len(KINDS), dtype=torch.float32)
+        penalty = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         narrow = weight.to(hidden.dtype)
         for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
-            chunk, label = hidden[rows], labels[rows]
+            chunk, label, kind = hidden[rows], labels[rows], kinds[rows]
             kept = label != IGNORE
             is_label = label[:, None] == torch.arange(len(weight), device=label.device)
-            logprobs = F.log_softmax((chunk @ narrow.t()).float(), dim=-1)
-            total = total - (logprobs * is_label).sum()
-            # ∂loss/∂logits = softmax − one-hot, zero where the label is ignored
-            grad = ((logprobs.exp() - is_label.float()) * kept[:, None]).to(hidden.dtype)
+            logits = (chunk @ narrow.t()).float()
+            log_z = logits.logsumexp(-1)
+            logprobs = logits - log_z[:, None]
+            losses = -(logprobs * is_label).sum(-1)
+            by_kind = by_kind + torch.stack([(losses * (kind == number)).sum() for number in range(len(KINDS))])
+            penalty = penalty + (log_z.square() * kept).sum()
+            # ∂loss/∂logits = softmax · (1 + 2 · z_loss · log Z) − one-hot, zero where the label is ignored
+            scale = 1 + 2 * z_loss * log_z[:, None]
+            grad = ((logprobs.exp() * scale - is_label.float()) * kept[:, None]).to(hidden.dtype)
             grad_hidden[rows] = grad @ narrow
             grad_weight += (grad.t() @ chunk).float()
         ctx.save_for_backward(grad_hidden, grad_weight)
-        return total
+        ctx.mark_non_differentiable(by_kind)
+        return by_kind.sum() + z_loss * penalty, by_kind
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None
+        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None, None, None
 
 
-def chunked_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum of −log p(label), a float32 scalar.
+def chunked_cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor, z_loss: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of −log p(label) + z_loss · log² Z, a float32 scalar, and −log p summed by kind, (len(KINDS),), without gradient.
 
     hidden: (positions, width). weight: (vocabulary, width), the head. labels: (positions,), IGNORE where none counts.
-    The products are computed in hidden's dtype, the softmax and the sum in float32.
+    kinds: (positions,), the index in KINDS of each label. The products are computed in hidden's dtype, the softmax and the
+    sums in float32.
     """
-    return _ChunkedCrossEntropy.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
+    return _ChunkedCrossEntropy.apply(hidden, weight, labels, kinds, z_loss)  # type: ignore[no-untyped-call]

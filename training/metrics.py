@@ -16,8 +16,14 @@ PLOT = "loss.png"
 class Metrics:
     """Appends one JSON object a logged step to metrics.jsonl and the same numbers to TensorBoard."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """step: the steps done; what an interrupted run logged beyond them is dropped, for it will be logged again."""
+    def __init__(self, folder: Path, step: int, writes: bool = True) -> None:
+        """step: the steps done; what an interrupted run logged beyond them is dropped, for it will be logged again.
+
+        writes: whether this process is the one that does; the others' rows go nowhere.
+        """
+        self.writes = writes
+        if not writes:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read(folder) if row["step"] <= step]
         write_atomically(folder / FILE, "".join(json.dumps(row) + "\n" for row in kept))
@@ -26,6 +32,8 @@ class Metrics:
 
     def log(self, step: int, **values: Any) -> None:
         """step: the number of steps done."""
+        if not self.writes:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -35,6 +43,8 @@ class Metrics:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if not self.writes:
+            return
         self._file.close()
         self._tensorboard.close()
 

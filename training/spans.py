@@ -8,7 +8,7 @@ import io
 
 import numpy as np
 
-from codelm.config.preset import FimConfig
+from codelm.config.data import FimConfig
 
 LONGEST_BLOCK = 12
 """Lines."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from codelm.config.preset import Settings
+from codelm.config.settings import Settings
 from codelm.corpus.read import fingerprint, read_rows
 from codelm.errors import UserError
 from codelm.progress import Progress, silent

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from codelm.config.preset import Settings
+from codelm.config.settings import Settings
 from codelm.corpus.read import fingerprint, read_rows
 from codelm.corpus.tokens import open_shard
 from codelm.progress import Progress, silent

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codelm import __version__
-from codelm.config.preset import ModelConfig
+from codelm.config.model import ModelConfig
 from codelm.export.bundle import BundleMetadata
 from codelm.fim import SPECIAL_TOKENS
 from codelm.tokenizer import GGUF_PRE, Tokenizer

@@ -9,7 +9,8 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from codelm.config.preset import ModelConfig, Preset, load_preset, names
+from codelm.config.model import ModelConfig
+from codelm.config.preset import Preset, load_preset, names
 from codelm.errors import UserError
 from codelm.models import build_model, flops_per_token, load_model, parameter_count, transformers_config, weights_sha256
 

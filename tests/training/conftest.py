@@ -24,8 +24,10 @@ def minute_preset(tiny_preset: Preset, tmp_path_factory: pytest.TempPathFactory)
     values = tiny_preset.model_dump(mode="json")
     values["model"] |= {"layers": 1, "ffn": 256, "context_length": 64}
     values["pretrain"] |= {
-        "tokens": 40 * 4 * 64, "micro_batch_size": 2, "gradient_accumulation": 2, "log_every": 1, "validations": 2,
+        "tokens": 40 * 4 * 64, "batch_size": 4,
     }  # fmt: skip
+    values["pretrain"]["engine"] |= {"micro_batch_size": 2}
+    values["pretrain"]["watch"] |= {"log_every": 1, "validations": 2}
     path = tmp_path_factory.mktemp("preset") / "minute.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path

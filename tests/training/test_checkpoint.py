@@ -12,7 +12,7 @@ from codelm.config.preset import Preset
 from codelm.errors import UserError
 from codelm.models import build_model
 from training import checkpoint
-from training.optimizer import adamw
+from training.optimizers import adamw
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_stood(
     shutil.copytree(uninterrupted, folder)
     (folder / "manifest.json").unlink()
     (folder / "checkpoint-40").rename(folder / "checkpoint-30")
-    process = start(folder, checkpoint_seconds=seconds, env={"CODELM_TEST_FILE_LIMIT": str(limit)})
+    process = start(folder, watch={"checkpoint_seconds": seconds}, env={"CODELM_TEST_FILE_LIMIT": str(limit)})
     _, err = process.communicate()
     assert process.returncode == 2, err
     assert "file too large while writing; free some space" in err

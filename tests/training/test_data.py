@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codelm import fim
-from codelm.config.preset import FimConfig
+from codelm.config.data import FimConfig
 from codelm.corpus.tokens import TokenShard, open_shard
 from codelm.tokenizer import FILE, Tokenizer
 from training.data import SHORTEST_FIM_PIECE, PackedSamples, StepBatches, fim_piece, loader

@@ -18,6 +18,6 @@ def test_without_a_compiler_training_goes_on_and_says_so(
     reason = why_not_compilable(torch.device("cpu"))
     assert reason
     said: list[str] = []
-    settings = tiny_preset.with_training(tokens=1_024, compile=True)
+    settings = tiny_preset.with_training(tokens=1_024, engine={"compile": True})
     pretrain(tmp_path / "pretrain", settings, tokens_dir, tokenizer_dir, say=said.append)
     assert f"training uncompiled: {reason}" in said

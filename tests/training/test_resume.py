@@ -18,7 +18,7 @@ from training import checkpoint
 Start = Callable[..., "subprocess.Popen[str]"]
 Rows = Callable[[Path], list[dict[str, Any]]]
 STEPS = 40
-RESTLESS = {"checkpoint_seconds": 1e-6}
+RESTLESS = {"watch": {"checkpoint_seconds": 1e-6}}
 
 
 def wait_for_step(process: "subprocess.Popen[str]", folder: Path, rows: Rows, step: int) -> None:
@@ -64,19 +64,19 @@ def test_killed_at_any_moment_it_resumes_bit_for_bit(start: Start, uninterrupted
         step += chance.randint(1, 15)
         delay = chance.uniform(0, 0.2)
         print(f"killing after step {step} and {delay} s, {workers} workers")
-        process = start(folder, workers=workers, **RESTLESS)
+        process = start(folder, engine={"workers": workers}, **RESTLESS)
         wait_for_step(process, folder, rows, step)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert 0 < len([row for row in rows(folder) if "loss" in row]) < STEPS
-    assert "resuming at step" in finish(start(folder, workers=0))
+    assert "resuming at step" in finish(start(folder, engine={"workers": 0}))
     assert_same_run(folder, uninterrupted, rows)
 
 
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
     folder = tmp_path / "pretrain"
-    process = start(folder, workers=1)
+    process = start(folder, engine={"workers": 1})
     wait_for_step(process, folder, rows, 5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
@@ -84,13 +84,13 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(start: Start, uninterrupted
     done = rows(folder)[-1]["step"]
     assert 5 <= done < STEPS
     assert [path.name for path in checkpoint.found(folder)] == [f"checkpoint-{done}"]
-    assert f"resuming at step {done} of {STEPS}" in finish(start(folder, workers=2))
+    assert f"resuming at step {done} of {STEPS}" in finish(start(folder, engine={"workers": 2}))
     assert_same_run(folder, uninterrupted, rows)
 
 
 def test_a_finished_run_is_not_run_again(start: Start, uninterrupted: Path) -> None:
     before = Manifest.read(uninterrupted)
-    finish(start(uninterrupted, workers=2, log_every=7))
+    finish(start(uninterrupted, engine={"workers": 2}, watch={"log_every": 7}))
     assert Manifest.read(uninterrupted) == before
 
 
@@ -105,7 +105,7 @@ def test_a_run_without_its_manifest_ends_at_once(start: Start, uninterrupted: Pa
 
 def test_gradient_accumulation_is_the_same_batch(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
     folder = tmp_path / "pretrain"
-    finish(start(folder, micro_batch_size=4, gradient_accumulation=1))
+    finish(start(folder, engine={"micro_batch_size": 4}))
     ours, theirs = ([row["loss"] for row in rows(path) if "loss" in row] for path in (folder, uninterrupted))
     assert ours == pytest.approx(theirs, abs=2e-2)
     assert ours[:3] == pytest.approx(theirs[:3], abs=1e-3)
@@ -113,7 +113,7 @@ def test_gradient_accumulation_is_the_same_batch(start: Start, uninterrupted: Pa
 
 def test_two_processes_are_the_same_batch(start: Start, uninterrupted: Path, rows: Rows, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    finish(start(tmp_path, *launcher, env={"ACCELERATE_USE_CPU": "true"}, gradient_accumulation=1))
+    finish(start(tmp_path, *launcher, env={"ACCELERATE_USE_CPU": "true"}))
     ours, theirs = ([row["loss"] for row in rows(path) if "loss" in row] for path in (tmp_path / "0", uninterrupted))
     assert len(ours) == STEPS
     assert ours[:3] == pytest.approx(theirs[:3], abs=1e-3)
@@ -126,10 +126,10 @@ def test_two_processes_are_the_same_batch(start: Start, uninterrupted: Path, row
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
 def test_compiled_it_resumes_bit_for_bit(start: Start, rows: Rows, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(start(whole, compile=True))
-    process = start(killed, compile=True, workers=1, **RESTLESS)
+    finish(start(whole, engine={"compile": True}))
+    process = start(killed, engine={"compile": True, "workers": 1}, **RESTLESS)
     wait_for_step(process, killed, rows, 7)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert "resuming at step" in finish(start(killed, compile=True))
+    assert "resuming at step" in finish(start(killed, engine={"compile": True}))
     assert_same_run(killed, whole, rows)

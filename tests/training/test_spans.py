@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codelm.config.preset import FimConfig
+from codelm.config.data import FimConfig
 from training.spans import LONGEST_BLOCK, block_span, character_span, draw_span, line_span, line_starts
 
 LINE = st.sampled_from(

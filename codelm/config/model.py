@@ -1,0 +1,51 @@
+"""The shape of a model."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from codelm.config.settings import Settings
+
+K_QUANT_BLOCK = 256
+"""Numbers in a block of llama.cpp's K-quants (QK_K): rows of other lengths fall back to larger formats."""
+
+
+class RopeScaling(Settings):
+    """How positions beyond the trained context are told apart."""
+
+    method: Literal["linear", "ntk", "yarn"] = Field(
+        description="linear: positions divided; ntk: a larger base; yarn: by wavelength (arXiv 2309.00071)"
+    )
+    factor: float = Field(gt=1, description="new context over the one that was trained")
+    original_context: int = Field(gt=0, description="tokens of the context that was trained without scaling")
+
+
+class ModelConfig(Settings):
+    """The shape of a decoder-only transformer: RMSNorm, SwiGLU, RoPE, grouped-query attention, tied embeddings."""
+
+    architecture: Literal["llama", "qwen3"] = Field(description="qwen3 is llama with RMS-normed queries and keys")
+    layers: int = Field(gt=0)
+    width: int = Field(gt=0, description="of the residual stream; a multiple of 256, so that K-quants apply")
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    ffn: int = Field(gt=0, description="inner width of the SwiGLU; a multiple of 256 as well")
+    vocab_size: int = Field(gt=0)
+    context_length: int = Field(gt=0, description="tokens seen at once, in training and in serving")
+    rope_theta: float = Field(10_000.0, gt=0)
+    rope_scaling: RopeScaling | None = Field(None, description="for a context longer than the trained one")
+    sliding_window: int | None = Field(None, gt=0, description="tokens that a token sees back; None: all")
+    norm_eps: float = Field(1e-6, gt=0)
+
+    @model_validator(mode="after")
+    def is_a_legal_shape(self) -> Self:
+        for name in ("width", "ffn"):
+            if getattr(self, name) % K_QUANT_BLOCK:
+                raise ValueError(f"{name} {getattr(self, name)} is no multiple of {K_QUANT_BLOCK}, the block of the K-quants")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be shared out among {self.heads} heads")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot be shared out among {self.kv_heads} kv_heads")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd, RoPE turns pairs")
+        return self
