@@ -14,7 +14,7 @@ from codelm import fim
 from codelm.config.data import FimConfig
 from codelm.corpus.tokens import TokenShard, open_shard
 from codelm.tokenizer import FILE, Tokenizer
-from training.data import SHORTEST_FIM_PIECE, PackedSamples, StepBatches, fim_piece, loader
+from training.data import SHORTEST_FIM_PIECE, PackedSamples, Sample, StepBatches, fim_piece, loader
 from training.loss import IGNORE
 
 LENGTH = 128
@@ -38,7 +38,7 @@ def samples(shard: TokenShard, tokenizer: Tokenizer) -> PackedSamples:
     return PackedSamples(shard, tokenizer, FimConfig(), LENGTH, seed=3)
 
 
-def same(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> bool:
+def same(one: Sample, other: Sample) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -92,7 +92,7 @@ def test_without_fim_an_epoch_holds_every_token_once(
     shard = made_up(lengths)
     data = PackedSamples(shard, tokenizer, NO_FIM, length, seed)
     windows = [data[epoch * data.windows + turn] for turn in range(data.windows)]
-    seen = Counter(id_ for ids, _ in windows for id_ in ids.tolist())
+    seen = Counter(id_ for window in windows for id_ in window.ids.tolist())
     surplus = data.windows * length - data.epoch_tokens  # what the last window takes from the beginning
     assert seen.total() - surplus == data.epoch_tokens
     assert all(seen[id_] >= 1 for id_ in shard.ids.tolist())
@@ -107,7 +107,7 @@ def test_without_fim_documents_stand_whole_in_the_stream(
     shard = made_up(lengths)
     data = PackedSamples(shard, tokenizer, NO_FIM, length, seed)
     order = data.epoch(0)[2]
-    windows = {int(order[turn]): data[turn][0].tolist() for turn in range(data.windows)}
+    windows = {int(order[turn]): data[turn].ids.tolist() for turn in range(data.windows)}
     stream = [id_ for window in range(data.windows) for id_ in windows[window]][: data.epoch_tokens]
     end = tokenizer.fim.endoftext
     documents = [tuple(shard.ids[a:b].tolist()) for a, b in zip(shard.offsets, shard.offsets[1:], strict=False)]
@@ -121,9 +121,9 @@ def test_without_fim_documents_stand_whole_in_the_stream(
 
 def test_labels_are_the_next_ids(samples: PackedSamples, tokenizer: Tokenizer) -> None:
     for i in range(200):
-        ids, labels = samples[i]
-        assert ids.shape == labels.shape == (LENGTH,)
-        assert ids.dtype == labels.dtype == torch.int64
+        ids, labels, kinds, positions = samples[i]
+        assert ids.shape == labels.shape == kinds.shape == positions.shape == (LENGTH,)
+        assert ids.dtype == labels.dtype == kinds.dtype == positions.dtype == torch.int64
         assert torch.equal(ids[1:], labels[:-1])
         assert tokenizer.fim.fim_pad not in ids
 
@@ -135,7 +135,7 @@ def test_padding_is_at_the_end_and_not_learned(tokenizer: Tokenizer) -> None:
     data = PackedSamples(TokenShard(ids, np.array([0, len(ids)]), len(ids)), tokenizer, FimConfig(rate=1), LENGTH, seed=0)
     pad, padded = tokenizer.fim.fim_pad, 0
     for i in range(data.windows):
-        inputs, labels = (tensor.tolist() for tensor in data[i])
+        inputs, labels = data[i].ids.tolist(), data[i].labels.tolist()
         shown = inputs.index(pad) if pad in inputs else LENGTH
         assert inputs[shown:] == [pad] * (LENGTH - shown)
         assert labels[: shown - 1] == inputs[1:shown]
@@ -148,7 +148,7 @@ def test_half_of_the_pieces_are_examples_in_both_orders(samples: PackedSamples, 
     tokens = tokenizer.fim
     pieces = examples = spm = 0
     for i in range(400):
-        ids = samples[i][0].tolist()
+        ids = samples[i].ids.tolist()
         pieces += sum(len(piece) >= SHORTEST_FIM_PIECE for piece in samples.pieces(i))
         starts = [at for at, id_ in enumerate(ids[:-1]) if id_ == tokens.fim_prefix]
         examples += len(starts)
