@@ -33,7 +33,9 @@ def pretrain(
     from codelm.config.preset import load_preset
     from codelm.stage import lock
 
-    settings = load_preset(preset).with_training(minutes=minutes, tokens=tokens, engine={} if workers is None else {"workers": workers})
+    settings = load_preset(preset).with_training(
+        minutes=minutes, tokens=tokens, engine={} if workers is None else {"workers": workers}
+    )
     with resumable(), lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         counts = folder.run_pretrain(settings, restart).counts

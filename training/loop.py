@@ -121,9 +121,7 @@ class Loop:
 
     def batches(self, first: int, last: int) -> StepBatches:
         """This rank's micro-batches of steps first … last − 1."""
-        return StepBatches(
-            first, last, self.config.micro_batch_size, self.accumulation, self.engine.rank, self.engine.ranks
-        )
+        return StepBatches(first, last, self.config.micro_batch_size, self.accumulation, self.engine.rank, self.engine.ranks)
 
     def train(self, done: int, budget: Budget) -> float:
         """Steps done … budget.steps − 1; returns the seconds they took, validation and checkpoints included."""
@@ -167,14 +165,18 @@ class Loop:
                     raise KeyboardInterrupt
         return time.monotonic() - started
 
-    def step(self, batches: Iterator[Sample], number: int, share: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    def step(
+        self, batches: Iterator[Sample], number: int, share: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
         """One optimiser step.
 
         Returns this rank's −log p summed by kind and the labels of the step by kind over all ranks, each (len(KINDS),), the
         gradient norm, and a checksum of this rank's token ids.
         """
         parts = [next(batches) for _ in range(self.accumulation)]
-        labels = self.engine.total(sum_of(torch.bincount(part.kinds[part.labels != IGNORE], minlength=len(KINDS)) for part in parts))
+        labels = self.engine.total(
+            sum_of(torch.bincount(part.kinds[part.labels != IGNORE], minlength=len(KINDS)) for part in parts)
+        )
         losses, checksum = [], 0
         for place, part in enumerate(parts):
             checksum = zlib.crc32(part.labels.numpy().tobytes(), zlib.crc32(part.ids.numpy().tobytes(), checksum))

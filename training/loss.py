@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 CHUNK = 1024
 """Positions whose logits exist at once: 1,024 × 32,768 entries in bfloat16 are 64 MB."""

@@ -66,16 +66,12 @@ def pretrain(
         return stage.finish(folder, time.monotonic() - started)
 
 
-def loop(
-    folder: Path, preset: Preset, tokens: Path, tokenizer: Path, progress: Progress, say: Callable[[str], None]
-) -> Loop:
+def loop(folder: Path, preset: Preset, tokens: Path, tokenizer: Path, progress: Progress, say: Callable[[str], None]) -> Loop:
     """The loop of a pretraining run: a fresh model on the token shards; 20 tokens per parameter if no budget is given."""
     config, vocabulary = preset.pretrain, Tokenizer(tokenizer / TOKENIZER_FILE)
     if config.tokens is None and config.minutes is None:
         config = config.model_copy(update={"tokens": DEFAULT_TOKENS_PER_PARAMETER * parameter_count(preset.model)})
-    samples = PackedSamples(
-        open_shard(tokens, "train"), vocabulary, config.fim, preset.model.context_length, config.seed
-    )
+    samples = PackedSamples(open_shard(tokens, "train"), vocabulary, config.fim, preset.model.context_length, config.seed)
     model = build_model(preset.model, vocabulary.fim.endoftext, vocabulary.fim.fim_pad, config.seed)
     engine = Engine(model, build_optimizer(model, config), config)
     return Loop(folder, config, engine, samples, open_shard(tokens, "valid"), vocabulary, progress, say)
