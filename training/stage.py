@@ -1,0 +1,76 @@
+"""What every training stage shares: its folder is claimed, grows in place, and ends with its manifest.
+
+A killed run is to be resumed from its folder: `settings.json` says what it is a run of, `preset.yaml` with which preset,
+`budget.json` how long it is, `checkpoint-<step>/` where it stands.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+
+from codelm.config.preset import Preset
+from codelm.errors import UserError
+from codelm.stage import Manifest, Stage, disk_full_is_a_user_error, write_atomically
+
+SETTINGS = "settings.json"
+PRESET = "preset.yaml"
+OPERATIONAL: Any = {"engine": True, "watch": {"log_every", "checkpoint_seconds", "keep_checkpoints"}}
+"""Settings that may change when a run is resumed: the weights do not depend on them."""
+LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+
+
+def run_stage(stage: Stage, preset: Preset, train: Callable[[], dict[str, Any]], restart: bool = False) -> Manifest:
+    """The manifest of a training stage, which `train` brings to its end if it does not stand already.
+
+    preset: what the model is and how it is trained, kept in the folder for the stages to come. train: resumes or begins in
+    `stage.folder` and returns what the manifest says of the run. restart: throw away what another or the same run left
+    there. Raises UserError if the folder holds a run with other settings, or if the disk is full.
+    """
+    if restart:
+        shutil.rmtree(stage.folder, ignore_errors=True)
+    if manifest := stage.done():
+        return manifest
+    started = time.monotonic()
+    with disk_full_is_a_user_error(stage.folder):
+        claim(stage)
+        write_atomically(stage.folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
+        stage.counts = train()
+        return stage.finish(stage.folder, time.monotonic() - started)
+
+
+def claim(stage: Stage) -> None:
+    """Records what the folder is a run of. Raises UserError if it is a run of something else, saying what differs."""
+    path = stage.folder / SETTINGS
+    settings = {"config": stage.config, "inputs": stage.inputs}
+    if not path.exists():
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(settings, indent=2) + "\n")
+        return
+    try:
+        before = dict(flat(json.loads(path.read_text(encoding="utf-8"))))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged", "start the run anew with --restart") from error
+    now = dict(flat(json.loads(json.dumps(settings))))
+    differing = [
+        key if key.startswith("inputs.") else f"{key.removeprefix('config.')} {before.get(key)} → {now.get(key)}"
+        for key in sorted(before | now)
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{stage.folder} holds a run with other settings ({', '.join(differing[:3])})",
+            "give another folder with --run, or throw that training away with --restart",
+        )
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested mapping as dotted keys and values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
