@@ -191,9 +191,9 @@ class Loop:
             torch.manual_seed(zlib.crc32(f"{self.config.seed}/{number}".encode()))
 
 
-def sum_of(tensors: Any) -> torch.Tensor:
+def sum_of(tensors: list[torch.Tensor]) -> torch.Tensor:
     """The sum of tensors of one shape."""
-    return torch.stack(list(tensors)).sum(0)
+    return torch.stack(tensors).sum(0)
 
 
 @contextlib.contextmanager
