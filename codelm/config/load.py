@@ -43,12 +43,12 @@ def load_yaml(path: Path, model: type[Settings]) -> Settings:
         raise explained(first, model, f"{path}:{line_of(tree, first['loc'])}") from error
 
 
-def checked(values: Mapping[str, Any], model: type[Settings]) -> Settings:
+def checked(values: Mapping[str, Any], model: type[Settings], where: str = "settings") -> Settings:
     """The settings that options gave. Raises UserError if they do not fit the model."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise explained(worst(error), model, "settings") from error
+        raise explained(worst(error), model, where) from error
 
 
 def worst(error: ValidationError) -> ErrorDetails:

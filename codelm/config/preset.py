@@ -30,16 +30,23 @@ class Preset(Settings):
     tokenizer: TokenizerConfig
     pretrain: PretrainConfig
 
+    def with_changes(self, changes: Mapping[str, Any]) -> "Preset":
+        """This preset with other settings, group by group as in its YAML; tokens and minutes replace each other.
+
+        Raises UserError if the result is not valid.
+        """
+        values, pretrain = self.model_dump(), changes.get("pretrain")
+        if isinstance(pretrain, Mapping) and pretrain.keys() & {"tokens", "minutes"}:
+            values["pretrain"] |= {"tokens": None, "minutes": None}
+        return checked(merged(values, changes), Preset)
+
     def with_training(self, **changes: Any) -> "Preset":
-        """This preset with other training settings; None changes nothing, tokens and minutes replace each other.
+        """This preset with other training settings; None changes nothing.
 
         A mapping changes the named settings of its group only: `with_training(engine={"compile": False})`.
         Raises UserError if the result is not valid.
         """
-        given = {name: value for name, value in changes.items() if value is not None}
-        budget = {"tokens": None, "minutes": None} if given.keys() & {"tokens", "minutes"} else {}
-        pretrain = checked(merged(self.pretrain.model_dump() | budget, given), PretrainConfig)
-        return self.model_copy(update={"pretrain": pretrain})
+        return self.with_changes({"pretrain": {name: value for name, value in changes.items() if value is not None}})
 
     @model_validator(mode="after")
     def vocabularies_agree(self) -> Self:
