@@ -175,7 +175,7 @@ class Loop:
         """
         parts = [next(batches) for _ in range(self.accumulation)]
         labels = self.engine.total(
-            sum_of(torch.bincount(part.kinds[part.labels != IGNORE], minlength=len(KINDS)) for part in parts)
+            sum_of([torch.bincount(part.kinds[part.labels != IGNORE], minlength=len(KINDS)) for part in parts])
         )
         losses, checksum = [], 0
         for place, part in enumerate(parts):
