@@ -1,7 +1,5 @@
-"""The model as the loop sees it: token ids in, summed loss out, compiled and under autocast where that is asked for."""
+"""What the loop needs of a model and its optimiser, on whatever computes them."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +9,8 @@ from accelerate import Accelerator
 from codelm.config.pretrain import PretrainConfig
 from training import attention, checkpoint
 from training.data import Sample
-from training.loss import chunked_cross_entropy
-
-
-class LossModel(torch.nn.Module):
-    """A transformers causal language model that answers with its summed loss and never builds all logits."""
-
-    def __init__(self, model: Any, config: PretrainConfig, compile_: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.z_loss = config.z_loss
-        self._loss = torch.compile(self._eager_loss) if compile_ else self._eager_loss
-
-    def forward(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss to learn from, summed over the labels that count, and −log p(label) summed by kind, (len(KINDS),)."""
-        return self._loss(batch.ids, batch.labels, batch.kinds)
-
-    def _eager_loss(self, ids: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
-        if torch.is_autocast_enabled(ids.device.type):
-            # the last norm answers in float32; the head's product shall be as narrow as the others
-            hidden = hidden.to(torch.get_autocast_dtype(ids.device.type))
-        return chunked_cross_entropy(hidden, self.model.lm_head.weight, labels.flatten(), kinds.flatten(), self.z_loss)
+from training.engine.loss_model import LossModel
+from training.engine.precision import precision_of, why_not_compilable
 
 
 class Engine:
@@ -102,21 +80,3 @@ class Engine:
     def restore(self, path: Path) -> int:
         """Loads a checkpoint on every rank; returns the steps done."""
         return checkpoint.restore(path, self.model, self.optimizer.optimizer)
-
-
-def precision_of(name: str) -> str:
-    """Accelerate's name of a precision; "auto" is bf16 where the processor has instructions for it, else float32."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
-
-
-def why_not_compilable(device: torch.device) -> str | None:
-    """Why torch.compile cannot work on this machine, or None if it can."""
-    if device.type == "cpu":
-        compiler = os.environ.get("CXX", "c++")
-        if not any(shutil.which(name) for name in (compiler, "g++", "clang++")):
-            return "no C++ compiler found (install g++ or clang++ for about twice the speed)"
-    return None

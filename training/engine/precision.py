@@ -1,0 +1,24 @@
+"""What a machine can compute in, and whether it can compile."""
+
+import os
+import shutil
+
+import torch
+
+
+def precision_of(name: str) -> str:
+    """Accelerate's name of a precision; "auto" is bf16 where the processor has instructions for it, else float32."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def why_not_compilable(device: torch.device) -> str | None:
+    """Why torch.compile cannot work on this machine, or None if it can."""
+    if device.type == "cpu":
+        compiler = os.environ.get("CXX", "c++")
+        if not any(shutil.which(name) for name in (compiler, "g++", "clang++")):
+            return "no C++ compiler found (install g++ or clang++ for about twice the speed)"
+    return None
