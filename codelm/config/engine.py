@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import Field
 
 from codelm.config.settings import Settings
-from codelm.errors import UserError
 
 
 class EngineConfig(Settings):
@@ -27,15 +26,3 @@ class EngineConfig(Settings):
     )
     gradient_checkpointing: bool = Field(False, description="less memory for a third more work")
     workers: int = Field(0, ge=0, description="data worker processes, for GPUs; the samples do not depend on them")
-
-
-def check_strategy(strategy: str, optimizer: str) -> None:
-    """Raises UserError if a strategy cuts up what an optimiser needs whole.
-
-    Muon makes each update orthogonal, which needs the whole matrix; FSDP2 and DeepSpeed give a rank a part of it.
-    """
-    if optimizer == "muon" and strategy in ("fsdp2", "zero2", "zero3"):
-        raise UserError(
-            f"optimizer muon needs whole matrices, which engine.strategy {strategy} cuts up among the ranks",
-            "take engine.strategy ddp, or optimizer adamw",
-        )

@@ -54,8 +54,8 @@ def why_not_in_sequence(engine: EngineConfig, model: ModelConfig, ranks: int) ->
         )
     if model.heads % share or (model.kv_heads % share and share % model.kv_heads):
         return UserError(
-            f"{model.heads} heads with {model.kv_heads} kv_heads cannot be shared out among {share} ranks (engine.sequence_parallel)",
-            "set it to a divisor of model.heads that divides model.kv_heads or is a multiple of it",
+            f"{model.heads} heads with {model.kv_heads} kv_heads cannot be shared out among the {share} of sequence_parallel",
+            "set engine.sequence_parallel to a divisor of model.heads that divides model.kv_heads or is a multiple of it",
         )
     if model.context_length % share:
         return UserError(

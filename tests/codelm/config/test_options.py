@@ -2,7 +2,6 @@
 
 import pytest
 
-from codelm.config.engine import check_strategy
 from codelm.config.options import dotted, parse_settings
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
@@ -73,11 +72,3 @@ def test_tokens_and_minutes_replace_each_other() -> None:
 
 def test_keys_of_a_group_that_may_be_missing_are_known() -> None:
     assert "model.rope_scaling.factor" in set(dotted(Preset))
-
-
-@pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
-def test_muon_is_not_cut_up(strategy: str) -> None:
-    with pytest.raises(UserError, match=f"muon needs whole matrices.*{strategy}.*; take engine.strategy ddp"):
-        check_strategy(strategy, "muon")
-    check_strategy(strategy, "adamw")
-    check_strategy("ddp", "muon")
