@@ -44,12 +44,12 @@ class RunFolder:
         with self.display.stage("tokens") as progress:
             return encode(self.tokens, self.corpus, self.tokenizer, progress)
 
-    def run_pretrain(self, preset: Preset, restart: bool) -> Manifest:
-        """The pretraining stage."""
+    def run_pretrain(self, preset: Preset, restart: bool, init: Path | None = None) -> Manifest:
+        """The pretraining stage. init: a checkpoint whose weights it begins with."""
         from training.pretrain import pretrain
 
         with self.display.stage("pretrain") as progress:
-            return pretrain(self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say)
+            return pretrain(self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say, init)
 
     def run_evaluate(self) -> Manifest:
         """Evaluation of the checkpoint that pretraining ended with."""

@@ -27,6 +27,9 @@ def pretrain(
     workers: Annotated[int | None, typer.Option(min=0, help="Data worker processes; the samples stay the same.")] = None,
     settings: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the training goes. Default: RUN/pretrain.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="CKPT", help="Begin with the weights of this checkpoint, for a longer context, say.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
 ) -> None:
     """Pretrain with fill-in-the-middle into RUN/pretrain; an interrupted run goes on where it stopped.
@@ -46,7 +49,7 @@ def pretrain(
     with resumable(), lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         folder.pretrain = out or folder.pretrain
-        counts = folder.run_pretrain(chosen, restart).counts
+        counts = folder.run_pretrain(chosen, restart, init).counts
     typer.echo(
         f"{folder.pretrain / counts['checkpoint']}: {counts['tokens']:,} tokens, {counts['epochs']} epochs,"
         f" {counts['valid_bits_per_byte']:.3f} bits per byte on held-out files; see {folder.pretrain / 'loss.png'}"

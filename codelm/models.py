@@ -75,10 +75,61 @@ def load_model(checkpoint: Path) -> Any:
     try:
         return AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float32", local_files_only=True)
     except Exception as error:  # safetensors, json and transformers each raise their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise unreadable(checkpoint, error) from error
+
+
+def unreadable(checkpoint: Path, error: Exception) -> UserError:
+    """What to say of a checkpoint that raised an error when it was read."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(f"{checkpoint} is not a readable checkpoint ({reason})", "train it again, or give another one")
+
+
+WEIGHT_SETTINGS = {
+    "num_hidden_layers": "layers",
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "ffn",
+    "vocab_size": "vocab_size",
+    "rms_norm_eps": "norm_eps",
+}
+"""What weights mean depends on these settings: name in a transformers configuration → name in ours."""
+
+
+def check_weights_fit(checkpoint: Path, model: ModelConfig) -> None:
+    """Raises UserError if the weights of a checkpoint cannot go on as this model, saying what differs, or if it is damaged.
+
+    Settings of the context may differ: context_length, rope_theta, rope_scaling and sliding_window.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    ours = transformers_config(model, 0, 0)
+    try:
+        theirs = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+        with safe_open(checkpoint / "model.safetensors", "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except Exception as error:  # safetensors, json and transformers each raise their own
+        raise unreadable(checkpoint, error) from error
+    differing = [
+        f"{our_name} {getattr(theirs, name, None)} ≠ {getattr(ours, name)}"
+        for name, our_name in WEIGHT_SETTINGS.items()
+        if getattr(theirs, name, None) != getattr(ours, name)
+    ]
+    if not differing:
+        with torch.device("meta"):
+            built = AutoModelForCausalLM.from_config(ours)
+        expected = {name: list(parameter.shape) for name, parameter in built.named_parameters()}
+        if shapes != expected:
+            kind = f"{theirs.model_type} ≠ {ours.model_type}"
+            differing = [kind, *sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))[:2]]
+    if differing:
         raise UserError(
-            f"{checkpoint} is not a readable checkpoint ({reason})", "train it again, or give another one"
-        ) from error
+            f"{checkpoint} has another shape than this model ({', '.join(differing)})",
+            "give a checkpoint of the same shape; only context_length, rope_theta, rope_scaling and sliding_window may change",
+        )
 
 
 def weights_sha256(checkpoint: Path) -> str:

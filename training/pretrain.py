@@ -1,22 +1,25 @@
 """Pretraining: the stage `<run>/pretrain`."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from codelm.config.preset import Preset
 from codelm.corpus.tokens import open_shard
-from codelm.models import build_model, parameter_count
+from codelm.errors import UserError
+from codelm.models import build_model, check_weights_fit, load_model, parameter_count, weights_sha256
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage
 from codelm.tokenizer import FILE as TOKENIZER_FILE
 from codelm.tokenizer import Tokenizer
+from training import checkpoint
 from training.budget import DEFAULT_TOKENS_PER_PARAMETER
 from training.data import PackedSamples
 from training.engine import Engine
 from training.loop import Loop
 from training.optimizers import build_optimizer
-from training.stage import LIBRARIES, OPERATIONAL, run_stage
+from training.stage import LIBRARIES, OPERATIONAL, SETTINGS, run_stage
 
 
 def pretrain(
@@ -27,30 +30,79 @@ def pretrain(
     progress: Progress = silent,
     restart: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    init: Path | None = None,
 ) -> Manifest:
     """Trains to the end of the budget, from the newest checkpoint if there is one.
 
     tokens, tokenizer: the stage folders. restart: throw away what another or the same run left in `folder`. say: hears
-    the few things worth a line. Raises UserError if the folder holds a run with other settings or a damaged checkpoint,
+    the few things worth a line. init: a checkpoint, or a folder that holds checkpoints, whose weights the run begins with
+    (the optimiser begins afresh); the model may differ from it in its context settings only. The SHA-256 of those weights
+    is an input of the run.
+
+    Raises UserError if the folder holds a run with other settings or a damaged checkpoint, or if `init` does not fit;
     KeyboardInterrupt after Ctrl-C, with a checkpoint written.
     """
     identity = {"model": preset.model.model_dump(), "pretrain": preset.pretrain.model_dump(exclude=OPERATIONAL)}
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
+    if init is not None:
+        init = initial_checkpoint(init, inputs["tokenizer"])
+        check_weights_fit(init, preset.model)
+        inputs["init"] = weights_sha256(init)
+        if restart and init.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"--restart would throw away {init}, which --init begins with", "give another folder with --run")
     stage = Stage(folder, identity, inputs, preset.pretrain.seed, LIBRARIES)
 
     def train() -> dict[str, Any]:
-        counts = loop(folder, preset, tokens, tokenizer, progress, say).to_the_end()
+        counts = loop(folder, preset, tokens, tokenizer, progress, say, init).to_the_end()
         return {"parameters": parameter_count(preset.model)} | counts
 
     return run_stage(stage, preset, train, restart)
 
 
-def loop(folder: Path, preset: Preset, tokens: Path, tokenizer: Path, progress: Progress, say: Callable[[str], None]) -> Loop:
-    """The loop of a pretraining run: a fresh model on the token shards; 20 tokens per parameter if no budget is given."""
+def loop(
+    folder: Path,
+    preset: Preset,
+    tokens: Path,
+    tokenizer: Path,
+    progress: Progress,
+    say: Callable[[str], None],
+    init: Path | None = None,
+) -> Loop:
+    """The loop of a pretraining run on the token shards; 20 tokens per parameter if no budget is given.
+
+    init: the checkpoint to take the weights of; None: a fresh model.
+    """
     config, vocabulary = preset.pretrain, Tokenizer(tokenizer / TOKENIZER_FILE)
     if config.tokens is None and config.minutes is None:
         config = config.model_copy(update={"tokens": DEFAULT_TOKENS_PER_PARAMETER * parameter_count(preset.model)})
     samples = PackedSamples(open_shard(tokens, "train"), vocabulary, config.fim, preset.model.context_length, config.seed)
     model = build_model(preset.model, vocabulary.fim.endoftext, vocabulary.fim.fim_pad, config.seed)
+    if init is not None:
+        model.load_state_dict(load_model(init).state_dict())
     engine = Engine(model, build_optimizer(model, config), config)
     return Loop(folder, config, engine, samples, open_shard(tokens, "valid"), vocabulary, progress, say)
+
+
+def initial_checkpoint(path: Path, tokenizer: str) -> Path:
+    """The checkpoint that `--init` means: a folder with weights, or the newest checkpoint of a training's folder.
+
+    tokenizer: the fingerprint of the run's own. Raises UserError if there is none, if it is damaged, or if it was trained
+    with another tokenizer (told by the settings beside a training's checkpoints; others' checkpoints carry none).
+    """
+    if not (path / "model.safetensors").is_file():
+        newest = checkpoint.latest(path)
+        if newest is None:
+            raise UserError(f"{path} holds no checkpoint", "give --init the folder of a checkpoint")
+        path = newest
+    elif (path / checkpoint.STATE).exists():
+        checkpoint.verify(path)
+    try:
+        theirs = json.loads((path.parent / SETTINGS).read_text(encoding="utf-8"))["inputs"]["tokenizer"]
+    except (OSError, ValueError, KeyError):
+        return path
+    if theirs != tokenizer:
+        raise UserError(
+            f"{path} was trained with another tokenizer: its weights mean other tokens",
+            "give --run a folder with the same tokenizer, or leave out --init",
+        )
+    return path
