@@ -49,7 +49,8 @@ def test_every_matrix_has_rows_for_k_quants(name: str) -> None:
     [
         ({"width": 300}, "width 300 is no multiple of 256"),
         ({"ffn": 700}, "ffn 700 is no multiple of 256"),
-        ({"heads": 6, "kv_heads": 4}, "6 heads cannot be shared out among 4 kv_heads"),
+        ({"heads": 6}, "width 256 cannot be shared out among 6 heads"),
+        ({"kv_heads": 3}, "4 heads cannot be shared out among 3 kv_heads"),
         ({"head_dim": 63}, "head_dim 63 is odd"),
         ({"layers": 0}, "greater than 0"),
         ({"architecture": "mamba"}, "'llama' or 'qwen3'"),
