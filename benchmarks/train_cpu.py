@@ -67,7 +67,7 @@ class TrainerSamples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 def our_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float:
     """Median tokens/s of our loop."""
     tokens = steps * preset.pretrain.micro_batch_size * preset.model.context_length
-    settings = preset.with_training(tokens=tokens, watch={"log_every": 1, "validations": 0, "checkpoint_seconds": 1e9})
+    settings = preset.with_training(tokens=tokens, watch={"log_every": 1, "evaluations": 0, "checkpoint_seconds": 1e9})
     pretrain(folder, settings, data / "tokens", data / "tokenizer")
     return statistics.median(row["tokens_per_second"] for row in metrics.read(folder)[WARM_UP_STEPS:])
 

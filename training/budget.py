@@ -56,7 +56,7 @@ class Budget(BaseModel):
             raise UserError(f"{folder / FILE} is damaged", "start the run anew with --restart") from error
 
 
-def measure(step: Callable[[], None]) -> float:
+def measure(step: Callable[[], object]) -> float:
     """Seconds of one call of `step`: the median of calls that fill a few seconds, after two that warm up and compile."""
     for _ in range(2):
         step()

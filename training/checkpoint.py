@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,17 @@ PREFIX = "checkpoint-"
 STATE = "state.json"
 
 
-def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer, keep: int) -> Path:
-    """Writes `folder/checkpoint-<step>` by way of a temporary folder, then drops all but the newest `keep`.
+def name_of(step: int) -> str:
+    """The folder of the checkpoint after a step."""
+    return f"{PREFIX}{step}"
+
+
+def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer) -> Path:
+    """Writes `folder/checkpoint-<step>` by way of a temporary folder.
 
     Raises UserError if the disk is full; the checkpoints that stood before still stand.
     """
-    target, temporary = folder / f"{PREFIX}{step}", folder / f".{PREFIX}{step}.partial"
+    target, temporary = folder / name_of(step), folder / f".{name_of(step)}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with disk_full_is_a_user_error(folder):
@@ -44,9 +50,14 @@ def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer, 
         raise
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-    for old in found(folder)[:-keep]:
-        shutil.rmtree(old)
     return target
+
+
+def prune(folder: Path, keep: int, spared: Container[str]) -> None:
+    """Drops all checkpoints but the newest `keep` and those whose names are spared."""
+    for old in found(folder)[:-keep]:
+        if old.name not in spared:
+            shutil.rmtree(old)
 
 
 def write_weights(folder: Path, model: Any) -> None:

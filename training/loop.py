@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +13,15 @@ import torch
 from codelm.config.pretrain import PretrainConfig
 from codelm.corpus.tokens import TokenShard
 from codelm.errors import UserError
-from codelm.evaluation.bits_per_byte import bits_per_byte
 from codelm.progress import Progress
 from codelm.tokenizer import Tokenizer
-from training import checkpoint, metrics
+from training import checkpoint
 from training.budget import Budget, measure
 from training.data import PackedSamples, Sample, StepBatches, loader
 from training.engine import Engine
 from training.loss import IGNORE, KINDS
 from training.schedule import learning_rate_share
+from training.watch import Step, Watcher
 
 
 class Loop:
@@ -51,6 +50,7 @@ class Loop:
         self.tokenizer = tokenizer
         self.progress = progress
         self.say = say
+        self.byte_lengths = torch.tensor([len(piece) for piece in tokenizer.token_bytes])
         self.tokens_per_step = config.batch_size * samples.length
         per_pass = engine.ranks * config.micro_batch_size
         if config.batch_size % per_pass:
@@ -63,11 +63,6 @@ class Loop:
         if config.engine.compile and engine.why_not_compiled:
             say(f"training uncompiled: {engine.why_not_compiled}")
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes the files."""
-        return self.engine.rank == 0
-
     def to_the_end(self) -> dict[str, Any]:
         """Resumes or begins, trains, and returns what the manifest says of the run."""
         budget = Budget.read(self.folder) or self.set_budget()
@@ -76,21 +71,12 @@ class Loop:
             done = self.engine.restore(newest)
             if done < budget.steps:
                 self.say(f"resuming at step {done:,} of {budget.steps:,}")
-        seconds = self.train(done, budget)
-        if self.leads:
-            metrics.plot(self.folder)
-        rows = metrics.read(self.folder)
-        return {
-            "steps": budget.steps,
-            "tokens": budget.tokens,
-            "epochs": round(budget.tokens / self.samples.epoch_tokens, 2),
-            "tokens_per_second": round((budget.steps - done) * self.tokens_per_step / seconds) if budget.steps > done else None,
-            "loss": next((row["loss"] for row in reversed(rows) if "loss" in row), None),
-            "valid_bits_per_byte": next(
-                (row["valid_bits_per_byte"] for row in reversed(rows) if "valid_bits_per_byte" in row), None
-            ),
-            "checkpoint": f"{checkpoint.PREFIX}{budget.steps}",
-        }
+        watcher = Watcher(self.folder, self.config, self.engine, budget, self.valid, self.tokenizer, self.progress, self.say)
+        with watcher.begin(done):
+            if not watcher.ended():
+                self.train(watcher)
+            counts = watcher.counts()
+        return counts | {"epochs": round(counts["tokens"] / self.samples.epoch_tokens, 2)}
 
     def set_budget(self) -> Budget:
         """The budget of a run that begins: its tokens, or a measurement's worth of minutes."""
@@ -105,7 +91,7 @@ class Loop:
                 f"{self.config.minutes:g} minutes are {budget.steps:,} steps, {budget.tokens:,} tokens"
                 f" at {budget.tokens_per_step / (budget.seconds_per_step or 1):,.0f} tokens/s"
             )
-        if self.leads:
+        if self.engine.rank == 0:
             budget.write(self.folder)
         return budget
 
@@ -114,7 +100,7 @@ class Loop:
         weights = {name: tensor.clone() for name, tensor in self.engine.model.state_dict().items()}
         fresh = self.engine.optimizer.state_dict()
         batches = iter(loader(self.samples, self.batches(0, 1_000), workers=0))
-        seconds = measure(lambda: self.step(batches, 0, 0.0))
+        seconds = measure(lambda: self.step(self.next_batch(batches), 0, 0.0))
         self.engine.model.load_state_dict(weights)
         self.engine.optimizer.load_state_dict(fresh)
         return seconds
@@ -123,66 +109,34 @@ class Loop:
         """This rank's micro-batches of steps first … last − 1."""
         return StepBatches(first, last, self.config.micro_batch_size, self.accumulation, self.engine.rank, self.engine.ranks)
 
-    def train(self, done: int, budget: Budget) -> float:
-        """Steps done … budget.steps − 1; returns the seconds they took, validation and checkpoints included."""
-        watch = self.config.watch
-        batches = iter(loader(self.samples, self.batches(done, budget.steps), self.config.engine.workers))
-        validate_every = max(1, budget.steps // watch.validations) if watch.validations else None
-        started = saved = logged = time.monotonic()
-        self.progress(done * self.tokens_per_step, budget.tokens)
-        with metrics.Metrics(self.folder, done, self.leads) as log, finishing_the_step() as interrupted:
-            for step in range(done, budget.steps):
-                share = learning_rate_share(step, budget.steps, self.config)
-                losses, labels, norm, checksum = self.step(batches, step, share)
-                finished = step + 1
-                last = finished == budget.steps
-                if finished % watch.log_every == 0 or last:
-                    now = time.monotonic()
-                    logged_steps = (finished - done - 1) % watch.log_every + 1
-                    by_kind, counts = self.engine.total(losses).tolist(), labels.tolist()
-                    value = sum(by_kind) / max(sum(counts), 1)
-                    speed = logged_steps * self.tokens_per_step / (now - logged)
-                    logged = now
-                    log.log(
-                        finished,
-                        tokens=finished * self.tokens_per_step,
-                        loss=value,
-                        **{f"loss_{kind}": by_kind[i] / counts[i] for i, kind in enumerate(KINDS) if counts[i]},
-                        learning_rate=self.config.learning_rate * share,
-                        gradient_norm=float(norm),
-                        tokens_per_second=round(speed, 1),
-                        batch_crc32=checksum,
-                    )
-                    facts = {"loss": f"{value:.3f}", "speed": f"{speed:,.0f} tokens/s"}
-                    self.progress(finished * self.tokens_per_step, budget.tokens, **facts)
-                if validate_every and (finished % validate_every == 0 or last):
-                    bits = bits_per_byte(self.engine.model, self.valid, self.tokenizer, watch.validation_tokens)
-                    log.log(finished, tokens=finished * self.tokens_per_step, valid_bits_per_byte=bits)
-                if last or interrupted.is_set() or time.monotonic() - saved > watch.checkpoint_seconds:
-                    self.engine.save(self.folder, finished, watch.keep_checkpoints)
-                    saved = time.monotonic()
-                if interrupted.is_set() and not last:
-                    raise KeyboardInterrupt
-        return time.monotonic() - started
+    def train(self, watcher: Watcher) -> None:
+        """Steps from where the run stands until it ends."""
+        batches = iter(loader(self.samples, self.batches(watcher.done, watcher.budget.steps), self.config.engine.workers))
+        with finishing_the_step() as interrupted:
+            ended = False
+            while not ended:
+                share = learning_rate_share(watcher.done, watcher.budget.steps, self.config)
+                with watcher.clock.spent_on("data"):
+                    batch = self.next_batch(batches)
+                ended = watcher.after_step(self.step(batch, watcher.done, share), interrupted.is_set())
 
-    def step(
-        self, batches: Iterator[Sample], number: int, share: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-        """One optimiser step.
+    def next_batch(self, batches: Iterator[Sample]) -> list[Sample]:
+        """This rank's micro-batches of the next step."""
+        return [next(batches) for _ in range(self.accumulation)]
 
-        Returns this rank's −log p summed by kind and the labels of the step by kind over all ranks, each (len(KINDS),), the
-        gradient norm, and a checksum of this rank's token ids.
-        """
-        parts = [next(batches) for _ in range(self.accumulation)]
+    def step(self, batch: list[Sample], number: int, share: float) -> Step:
+        """One optimiser step. share: of the peak learning rate."""
         labels = self.engine.total(
-            sum_of([torch.bincount(part.kinds[part.labels != IGNORE], minlength=len(KINDS)) for part in parts])
+            sum_of([torch.bincount(part.kinds[part.labels != IGNORE], minlength=len(KINDS)) for part in batch])
         )
         losses, checksum = [], 0
-        for place, part in enumerate(parts):
+        for place, part in enumerate(batch):
             checksum = zlib.crc32(part.labels.numpy().tobytes(), zlib.crc32(part.ids.numpy().tobytes(), checksum))
             self.seed_dropout(number, place)
             losses.append(self.engine.backward(part, int(labels.sum())))
-        return sum_of(losses), labels, self.engine.update(share), checksum
+        norm = self.engine.update(share)
+        label_bytes = sum(int(self.byte_lengths[part.labels[part.labels != IGNORE]].sum()) for part in batch)
+        return Step(sum_of(losses), labels, label_bytes, norm, share, checksum)
 
     def seed_dropout(self, step: int, place: int) -> None:
         """What dropout draws is a function of the seed, the step and the micro-batch, so that a resumed run draws the same."""

@@ -1,16 +1,56 @@
 """How a training is looked at, and when it ends early."""
 
+from typing import Literal
+
 from pydantic import Field
 
-from codelm.config.settings import Settings
+from codelm.config.settings import Settings, Share
+
+Score = Literal["exact_match", "bits_per_byte"]
+"""What an evaluation measures on held-out files: infilling exact match (more is better), bits per byte (less is)."""
+
+
+class Plateau(Settings):
+    """Ends a run whose score does not improve any more."""
+
+    score: Score = Field("bits_per_byte", description="exact_match of few places is coarse: it needs more patience")
+    evaluations: int = Field(gt=0, description="in a row without improvement")
+    min_delta: float = Field(0.0, ge=0, description="what is less than this is no improvement")
+
+
+class Divergence(Settings):
+    """Ends a run whose training loss rises and stays high."""
+
+    factor: float = Field(1.5, gt=1, description="over the lowest loss that was logged")
+    logged_steps: int = Field(10, gt=0, description="in a row above that")
+
+
+class Floor(Settings):
+    """Ends a run that is worse than it must be, such as than the stage before it was."""
+
+    score: Score = "bits_per_byte"
+    value: float = Field(ge=0, description="what the best evaluation so far has to reach")
+    share: Share = Field(0.5, description="of the steps, by when")
+
+
+class EarlyStop(Settings):
+    """When a run ends before its budget; each rule is off unless it is given."""
+
+    plateau: Plateau | None = None
+    divergence: Divergence | None = None
+    floor: Floor | None = None
 
 
 class WatchConfig(Settings):
-    """Log, validation, checkpoints."""
+    """Log, evaluations, checkpoints, early stop."""
 
     log_every: int = Field(10, gt=0, description="steps")
     checkpoint_seconds: float = Field(60, gt=0, description="a checkpoint to resume from, at least so often")
-    checkpoint_steps: int | None = Field(None, gt=0, description="a checkpoint that is evaluated, every so many steps")
+    checkpoint_steps: int | None = Field(None, gt=0, description="a checkpoint that is evaluated, at least every so many steps")
+    evaluations: int = Field(
+        5, ge=0, description="checkpoints that are evaluated, spread over the run, at least; the last step is one"
+    )
+    evaluation_tokens: int = Field(8_192, gt=0, description="of the validation split, for bits per byte")
+    evaluation_places: int = Field(64, ge=0, description="cursors in the validation split, for infilling exact match; 0: none")
     keep_checkpoints: int = Field(2, gt=0, description="the newest ones; the best by infilling stays besides")
-    validations: int = Field(5, ge=0, description="how often held-out bits per byte are measured during the run")
-    validation_tokens: int = Field(8_192, gt=0, description="of the validation split, each time")
+    early_stop: EarlyStop = EarlyStop()

@@ -21,14 +21,3 @@ def test_a_line_that_a_killed_process_left_half_written_is_no_row(tmp_path: Path
     with metrics.Metrics(tmp_path, 2) as log:
         log.log(3, loss=1.0)
     assert [row["step"] for row in metrics.read(tmp_path)] == [1, 3]
-
-
-def test_the_running_mean_is_corrected_for_its_start() -> None:
-    assert metrics.running_mean([2.0, 2.0, 2.0]) == [2.0, 2.0, 2.0]
-    assert metrics.running_mean([0.0, 1.0], weight=0.5)[1] == 2 / 3
-    assert metrics.running_mean([]) == []
-
-
-def test_a_plot_of_nothing_is_a_plot(tmp_path: Path) -> None:
-    metrics.plot(tmp_path)
-    assert (tmp_path / metrics.PLOT).read_bytes().startswith(b"\x89PNG")

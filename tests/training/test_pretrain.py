@@ -97,7 +97,7 @@ def test_the_folder_says_what_it_is(finished: Path, minute_preset: Path) -> None
     assert load_preset(str(finished / "preset.yaml")) == load_preset(str(minute_preset)).with_training(tokens=3 * 256)
     assert manifest.config["model"]["layers"] == 1
     assert {"torch", "transformers", "accelerate"} <= manifest.libraries.keys()
-    assert [path.name for path in checkpoint.found(finished)] == ["checkpoint-3"]
+    assert [path.name for path in checkpoint.found(finished)] == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_minutes_become_a_budget_that_is_recorded(

@@ -1,5 +1,7 @@
 """What the loop needs of a model and its optimiser, on whatever computes them."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +74,28 @@ class Engine:
         """Values summed over all ranks."""
         return self.accelerator.reduce(values.to(self.device), reduction="sum").cpu()
 
-    def save(self, folder: Path, step: int, keep: int) -> None:
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Each flag, raised on all ranks if any rank raises it: what one decides, all do."""
+        if self.ranks == 1:
+            return flags
+        return tuple((self.total(torch.tensor(flags, dtype=torch.int32)) > 0).tolist())
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[Any]:
+        """The model as others use it: without dropout, with attention that knows caches and padding."""
+        attention_before, training = self.model.config._attn_implementation, self.model.training
+        self.model.set_attn_implementation("sdpa")
+        self.model.eval()
+        try:
+            yield self.model
+        finally:
+            self.model.train(training)
+            self.model.set_attn_implementation(attention_before)
+
+    def save(self, folder: Path, step: int) -> None:
         """Writes `folder/checkpoint-<step>`; all ranks call it, one writes."""
         if self.rank == 0:
-            checkpoint.save(folder, step, self.model, self.optimizer.optimizer, keep)
+            checkpoint.save(folder, step, self.model, self.optimizer.optimizer)
 
     def restore(self, path: Path) -> int:
         """Loads a checkpoint on every rank; returns the steps done."""
