@@ -18,7 +18,12 @@ Sources = Annotated[
         "npm:NODE_MODULES, jsonl:FILE, parquet:FILE|DIR, hf:NAME@REVISION.",
     ),
 ]
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.yaml", help="Settings; the options here override them.")]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="NAME|FILE.yaml", help="Settings, such as stdlib or installed; the options here override them."
+    ),
+]
 AllowCopyleft = Annotated[bool, typer.Option("--allow-copyleft", help="Keep files under the GPL, LGPL, MPL and their like.")]
 AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Keep files whose licence nobody states (your own).")]
 ValidShare = Annotated[
@@ -28,7 +33,7 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Tasks at 
 
 
 def settings_of(
-    config: Path | None,
+    config: str | None,
     sources: list[str] | None,
     allow_copyleft: bool,
     allow_unknown: bool,
@@ -37,9 +42,10 @@ def settings_of(
 ) -> "CorpusConfig":
     """The settings that a file and the options give together."""
     from codelm.config.corpus import COPYLEFT, CorpusConfig
-    from codelm.config.load import checked, load_yaml
+    from codelm.config.load import checked
+    from codelm.config.preset import load_named
 
-    values: dict[str, Any] = (load_yaml(config, CorpusConfig) if config else CorpusConfig()).model_dump()
+    values: dict[str, Any] = (load_named("corpora", config, CorpusConfig) if config else CorpusConfig()).model_dump()
     if sources:
         values["sources"] = sources
     if allow_copyleft:

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from codelm.config.load import checked, load_yaml
 from codelm.config.model import ModelConfig
 from codelm.config.pretrain import PretrainConfig
 from codelm.config.settings import Settings
 from codelm.errors import UserError
+
+Loaded = TypeVar("Loaded", bound=BaseModel)
 
 
 class TokenizerConfig(Settings):
@@ -30,15 +32,17 @@ class Preset(Settings):
     tokenizer: TokenizerConfig
     pretrain: PretrainConfig
 
-    def with_changes(self, changes: Mapping[str, Any]) -> "Preset":
+    def with_changes(self, changes: Mapping[str, Any], where: str = "settings") -> "Preset":
         """This preset with other settings, group by group as in its YAML; tokens and minutes replace each other.
+
+        where: what an error names as their place.
 
         Raises UserError if the result is not valid.
         """
         values, pretrain = self.model_dump(), changes.get("pretrain")
         if isinstance(pretrain, Mapping) and pretrain.keys() & {"tokens", "minutes"}:
             values["pretrain"] |= {"tokens": None, "minutes": None}
-        return checked(merged(values, changes), Preset)
+        return checked(merged(values, changes), Preset, where)
 
     def with_training(self, **changes: Any) -> "Preset":
         """This preset with other training settings; None changes nothing.
@@ -64,17 +68,25 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def names() -> list[str]:
-    """The presets that come with codelm."""
-    folder = resources.files("codelm.config") / "presets"
+def names(kind: str = "") -> list[str]:
+    """The settings of a kind that come with codelm: presets, or those in the folders `stages` and `corpora`."""
+    folder = resources.files("codelm.config") / "presets" / kind
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_named(kind: str, name: str, model: type[Loaded]) -> Loaded:
+    """Settings by their name, or from a YAML file by its path.
+
+    kind: "" for presets, "stages" or "corpora". Raises UserError if there are none or they are malformed.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return load_yaml(Path(name), model)
+    if name not in names(kind):
+        raise UserError(f"no {kind or 'preset'} {name!r}", f"use one of {', '.join(names(kind))}, or the path of a .yaml file")
+    with resources.as_file(resources.files("codelm.config") / "presets" / kind / f"{name}.yaml") as path:
+        return load_yaml(path, model)
 
 
 def load_preset(name: str) -> Preset:
     """A preset by its name, or from a YAML file by its path. Raises UserError if there is none or it is malformed."""
-    if name.endswith((".yaml", ".yml")):
-        return load_yaml(Path(name), Preset)
-    if name not in names():
-        raise UserError(f"no preset {name!r}", f"use one of {', '.join(names())}, or the path of a .yaml file")
-    with resources.as_file(resources.files("codelm.config") / "presets" / f"{name}.yaml") as path:
-        return load_yaml(path, Preset)
+    return load_named("", name, Preset)
