@@ -13,18 +13,18 @@ from codelm.config.preset import merged
 from codelm.errors import UserError
 
 
-def parse_settings(given: Sequence[str], model: type[BaseModel]) -> dict[str, Any]:
+def parse_settings(given: Sequence[str], *models: type[BaseModel]) -> dict[str, Any]:
     """`a.b=c` for each of `given` → {"a": {"b": c}}, values in YAML; a later one wins.
 
-    model: whose keys they are, dotted. Raises UserError for what is not KEY=VALUE and for a key that the model does not
-    have, with the nearest that it has.
+    models: whose keys they may be, dotted. Raises UserError for what is not KEY=VALUE and for a key that none of them has,
+    with the nearest that there is.
     """
     changes: dict[str, Any] = {}
     for one in given:
         key, equals, text = one.partition("=")
         if not equals:
             raise UserError(f"--set {one}: the value is missing", "write it as --set pretrain.learning_rate=0.001")
-        check_key(key, model)
+        check_key(key, models)
         value = parse_value(key, text)
         for part in reversed(key.split(".")):
             value = {part: value}
@@ -44,9 +44,9 @@ def parse_value(key: str, text: str) -> Any:
     return value
 
 
-def check_key(key: str, model: type[BaseModel]) -> None:
-    """Raises UserError if `model` has no such dotted key."""
-    known = list(dotted(model))
+def check_key(key: str, models: Sequence[type[BaseModel]]) -> None:
+    """Raises UserError if none of the models has such a dotted key."""
+    known = [name for model in models for name in dotted(model)]
     if key in known:
         return
     last = key.rpartition(".")[2]
@@ -54,7 +54,11 @@ def check_key(key: str, model: type[BaseModel]) -> None:
     # a key without its group is the likelier slip than a misspelt one
     close = [by_last[last]] if last in by_last else difflib.get_close_matches(key, known, n=1)
     close = close or [by_last[name] for name in difflib.get_close_matches(last, by_last, n=1)]
-    fix = f"did you mean {close[0]!r}?" if close else f"keys begin with {', '.join(model.model_fields)}"
+    fix = (
+        f"did you mean {close[0]!r}?"
+        if close
+        else f"keys begin with {', '.join(dict.fromkeys(name for model in models for name in model.model_fields))}"
+    )
     raise UserError(f"--set: unknown key {key!r}", fix)
 
 

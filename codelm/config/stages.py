@@ -46,7 +46,9 @@ class Hardware(Settings):
     max_hours: float | None = Field(None, gt=0, description="longer is told as a warning")
     price_per_hour: float | None = Field(None, ge=0, description="of one device; None: the table's")
     watts: float | None = Field(None, gt=0, description="of one device; None: the table's")
-    mfu: float | None = Field(None, gt=0, le=1, description="share of the peak FLOP/s; None: what the table assumes for the size")
+    mfu: float | None = Field(
+        None, gt=0, le=1, description="share of the peak FLOP/s; None: what the table assumes for the size"
+    )
 
 
 class Data(Settings):
