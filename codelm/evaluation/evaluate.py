@@ -35,7 +35,8 @@ def evaluate(
 ) -> Manifest:
     """Writes scores.json: bits_per_byte and exact_match of a Hugging Face checkpoint on the validation split."""
     from codelm.evaluation.bits_per_byte import bits_per_byte
-    from codelm.evaluation.exact_match import draw_places, exact_match
+    from codelm.evaluation.exact_match import exact_match
+    from codelm.evaluation.places import draw_places
     from codelm.models import load_model, weights_sha256
 
     inputs = {

@@ -1,83 +1,69 @@
-"""Single-line exact match: the cursor stands somewhere in a line of a held-out file; is the rest of it foretold?"""
+"""Exact match and edit similarity of single lines: is what a model writes what stands in the file?"""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-import torch
+from rapidfuzz.distance import Levenshtein
 
-from codelm import fim
+from codelm.corpus.tokens import TokenShard
+from codelm.evaluation.generate import write_lines
+from codelm.evaluation.places import Place, draw_places
 from codelm.tokenizer import Tokenizer
 
-BATCH = 16
-SHORTEST_REST = 3
-"""Characters: a closing bracket alone is no completion to be proud of."""
-NEW_TOKENS = 32
+
+def is_exact(line: str, place: Place) -> bool:
+    """Whether a line is what stands there, white space at its end aside."""
+    return line.rstrip() == place.rest.rstrip()
 
 
-class Place(NamedTuple):
-    """A cursor in a file, and what stands between it and the end of its line."""
-
-    prefix: str
-    rest: str
-    suffix: str
+def edit_similarity(line: str, place: Place) -> float:
+    """1 − Levenshtein distance over the length of the longer text, 0 to 1, white space at the ends aside."""
+    return float(Levenshtein.normalized_similarity(line.rstrip(), place.rest.rstrip()))
 
 
-def draw_places(texts: list[str], count: int, seed: int) -> list[Place]:
-    """Cursors in lines drawn alike over all texts, behind the indentation, at least SHORTEST_REST characters before the end."""
-    random = np.random.Generator(np.random.Philox(key=[seed, 0]))
-    lines = [
-        (number, begin + len(line) - len(line.lstrip()), begin + len(line.rstrip()))
-        for number, text in enumerate(texts)
-        for begin, line in lines_of(text)
-        if len(line.strip()) >= SHORTEST_REST
-    ]
-    chosen = random.permutation(len(lines))[:count]
-    places = []
-    for index in chosen:
-        number, begin, end = lines[index]
-        cursor = int(random.integers(begin, end - SHORTEST_REST + 1))
-        places.append(Place(texts[number][:cursor], texts[number][cursor:end], texts[number][end:]))
-    return places
+def exact_match(model: Any, tokenizer: Tokenizer, places: Sequence[Place]) -> float:
+    """The share of places whose rest of the line is written exactly, greedily.
 
-
-def lines_of(text: str) -> list[tuple[int, str]]:
-    """Where each line begins, and the line without its break."""
-    found, begin = [], 0
-    for line in text.split("\n"):
-        found.append((begin, line))
-        begin += len(line) + 1
-    return found
-
-
-def prompt_of(place: Place, tokenizer: Tokenizer, length: int) -> list[int]:
-    """The SPM prompt of a place: a quarter of the window for what follows, the rest for what precedes the cursor."""
-    room = length - fim.OVERHEAD - NEW_TOKENS
-    # about four characters a token: no need to encode a whole file
-    suffix = tokenizer.encode(place.suffix[: room * 8])[: room // 4]
-    prefix = tokenizer.encode(place.prefix[-room * 16 :])[-(room - len(suffix)) :]
-    return fim.prompt(tokenizer.fim, fim.Order.SPM, prefix, suffix)
-
-
-@torch.no_grad()
-def exact_match(model: Any, tokenizer: Tokenizer, places: list[Place]) -> float:
-    """The share of places whose rest of the line is written exactly, greedily, white space at the end aside.
-
-    model: a transformers causal language model.
+    model: a transformers causal language model; its mode stays.
     """
-    model.eval()
-    length = model.config.max_position_embeddings
-    prompts = sorted(((prompt_of(place, tokenizer, length), place.rest) for place in places), key=lambda pair: len(pair[0]))
-    hits = 0
-    for start in range(0, len(prompts), BATCH):
-        batch = prompts[start : start + BATCH]
-        longest = max(len(ids) for ids, _ in batch)
-        pad = tokenizer.fim.fim_pad
-        ids = torch.tensor([[pad] * (longest - len(ids)) + ids for ids, _ in batch])
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in batch])
-        answer = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=pad
-        )
-        for written, (_, rest) in zip(answer[:, longest:].tolist(), batch, strict=True):
-            line = tokenizer.decode(written).decode(errors="replace").split("\n")[0]
-            hits += line.rstrip() == rest.rstrip()
-    return hits / len(places)
+    lines = write_lines(model, tokenizer, places)
+    return sum(map(is_exact, lines, places)) / len(places)
+
+
+def light_evaluation(
+    model: Any, tokenizer: Tokenizer, held_out: TokenShard | list[str], places: int = 128, seed: int = 0
+) -> dict[str, Any]:
+    """What a checkpoint is worth at infilling, in seconds: half of the places are whole lines, half ends of lines.
+
+    model: a transformers causal language model, as it is trained: neither compiled nor wrapped; its mode and its attention stay.
+    held_out: texts, or a shard of them. The same seed gives the same places, so the checkpoints of a run compare.
+
+    Returns "exact_match" (over all places, 0 to 1), "whole_line_match", "end_of_line_match" and "edit_similarity", each None
+    where the texts have no line to complete, and "places", how many there were. Exact match of a hundred places is a rough
+    figure: ± 5 points at 10 %. Where two checkpoints have the same, edit similarity tells the better one.
+    """
+    texts = held_out if isinstance(held_out, list) else texts_of(held_out, tokenizer)
+    whole, ends = (draw_places(texts, places // 2, seed, whole_line) for whole_line in (True, False))
+    lines = write_lines(model, tokenizer, [*whole, *ends])
+    hits = list(map(is_exact, lines, [*whole, *ends]))
+    similarities = list(map(edit_similarity, lines, [*whole, *ends]))
+    return {
+        "exact_match": mean(hits),
+        "whole_line_match": mean(hits[: len(whole)]),
+        "end_of_line_match": mean(hits[len(whole) :]),
+        "edit_similarity": mean(similarities),
+        "places": len(lines),
+    }
+
+
+def texts_of(shard: TokenShard, tokenizer: Tokenizer) -> list[str]:
+    """The documents of a shard."""
+    return [
+        tokenizer.decode(shard.ids[first:last].tolist()).decode()
+        for first, last in zip(shard.offsets[:-1], shard.offsets[1:], strict=True)
+    ]
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean to four digits, None of nothing."""
+    return round(sum(values) / len(values), 4) if values else None

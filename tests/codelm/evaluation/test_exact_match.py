@@ -1,4 +1,4 @@
-"""Single-line exact match."""
+"""Exact match of single lines, and the light evaluation of a checkpoint."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import torch
 
 from codelm import fim
 from codelm.config.preset import Preset
-from codelm.corpus.read import read_rows
-from codelm.evaluation.exact_match import NEW_TOKENS, SHORTEST_REST, draw_places, exact_match, prompt_of
-from codelm.models import build_model
+from codelm.corpus.tokens import TokenShard, open_shard
+from codelm.evaluation.exact_match import edit_similarity, exact_match, is_exact, light_evaluation, texts_of
+from codelm.evaluation.places import Place, draw_places
+from codelm.models import build_model, load_model
 from codelm.tokenizer import FILE, Tokenizer
 
 LINE = "    value = compute(value, step=2)\n"
@@ -21,45 +22,18 @@ def tokenizer(tokenizer_dir: Path) -> Tokenizer:
     return Tokenizer(tokenizer_dir / FILE)
 
 
-@pytest.fixture(scope="module")
-def texts(corpus: Path) -> list[str]:
-    return [row["content"] for row in read_rows(corpus, "valid")]
-
-
-def test_places_are_verbatim_and_a_function_of_the_seed(texts: list[str]) -> None:
-    places = draw_places(texts, 200, seed=1)
-    assert len(places) == 200
-    assert draw_places(texts, 200, seed=1) == places
-    assert draw_places(texts, 200, seed=2) != places
-    for prefix, rest, suffix in places:
-        assert prefix + rest + suffix in texts
-        assert "\n" not in rest
-        assert len(rest) >= SHORTEST_REST
-        assert rest == rest.rstrip()
-        assert suffix == "" or suffix.split("\n")[0].strip() == "", "only white space follows on the line"
-        line = prefix.split("\n")[-1]
-        assert line.strip() or not rest[0].isspace(), "the cursor is behind the indentation"
-
-
-def test_there_are_no_more_places_than_lines() -> None:
-    assert draw_places(["a = b\n}\n", "\n\n"], 10, 0)[0].rest in {"a = b", " = b", "= b"}
-    assert len(draw_places(["a = b\n}\n", "\n\n"], 10, 0)) == 1
-    assert draw_places([], 10, 0) == draw_places(["x\ny\n"], 10, 0) == []
-
-
-def test_a_prompt_fits_and_is_that_of_serving(tokenizer: Tokenizer, texts: list[str]) -> None:
-    for place in draw_places(texts, 50, seed=0):
-        ids = prompt_of(place, tokenizer, 256)
-        assert len(ids) + NEW_TOKENS <= 256
-        assert ids[:2] == [tokenizer.fim.fim_prefix, tokenizer.fim.fim_suffix]
-        middle = ids.index(tokenizer.fim.fim_middle)
-        assert place.suffix.encode().startswith(tokenizer.decode(ids[2:middle]))
-        assert place.prefix.encode().endswith(tokenizer.decode(ids[middle + 1 :]))
+def test_white_space_at_the_end_of_a_line_does_not_count() -> None:
+    place = Place("", "abcd", " \n")
+    assert is_exact("abcd  ", place)
+    assert not is_exact(" abcd", place)
+    assert edit_similarity("abcd ", place) == 1
+    assert edit_similarity("abXd", place) == 0.75
+    assert edit_similarity("", place) == 0
 
 
 def test_who_has_learned_a_text_by_heart_finishes_its_lines(tiny_preset: Preset, tokenizer: Tokenizer) -> None:
     model = build_model(tiny_preset.model, tokenizer.fim.endoftext, tokenizer.fim.fim_pad)
-    places = draw_places(FILES, 6, seed=0)
+    places = [*draw_places(FILES, 5, seed=0), *draw_places(FILES, 5, seed=0, whole_line=True)]
     assert exact_match(model, tokenizer, places) == 0
     parts = [[tokenizer.encode(text) for text in place] for place in places]
     examples = [
@@ -76,3 +50,25 @@ def test_who_has_learned_a_text_by_heart_finishes_its_lines(tiny_preset: Preset,
         optimizer.step()
         optimizer.zero_grad()
     assert exact_match(model, tokenizer, places) == 1
+    light = light_evaluation(model, tokenizer, FILES, places=10)
+    assert light == {"exact_match": 1, "whole_line_match": 1, "end_of_line_match": 1, "edit_similarity": 1, "places": 10}
+
+
+def test_the_light_evaluation_is_a_function_of_its_seed(checkpoint: Path, tokenizer: Tokenizer, tokens_dir: Path) -> None:
+    model, shard = load_model(checkpoint), open_shard(tokens_dir, "valid")
+    first = light_evaluation(model, tokenizer, shard, places=12)
+    assert first == light_evaluation(model, tokenizer, texts_of(shard, tokenizer), places=12)
+    assert 0 < first["edit_similarity"] < 1
+    assert first["edit_similarity"] != light_evaluation(model, tokenizer, shard, places=12, seed=1)["edit_similarity"]
+
+
+def test_texts_without_a_line_have_no_score(checkpoint: Path, tokenizer: Tokenizer) -> None:
+    light = light_evaluation(load_model(checkpoint), tokenizer, ["}\n"])
+    assert light["places"] == 0
+    assert light["exact_match"] is light["edit_similarity"] is None
+
+
+def test_documents_come_back_out_of_a_shard(tokenizer: Tokenizer) -> None:
+    ids = [tokenizer.encode(text) for text in FILES]
+    shard = TokenShard(torch.tensor(ids[0] + ids[1]).numpy(), torch.tensor([0, len(ids[0]), len(ids[0] + ids[1])]).numpy(), 0)
+    assert texts_of(shard, tokenizer) == FILES
