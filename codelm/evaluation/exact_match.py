@@ -35,7 +35,7 @@ def light_evaluation(
 ) -> dict[str, Any]:
     """What a checkpoint is worth at infilling, in seconds: half of the places are whole lines, half ends of lines.
 
-    model: a transformers causal language model, as it is trained: neither compiled nor wrapped; its mode and its attention stay.
+    model: a transformers causal language model, neither compiled nor wrapped; its mode and its attention stay as in training.
     held_out: texts, or a shard of them. The same seed gives the same places, so the checkpoints of a run compare.
 
     Returns "exact_match" (over all places, 0 to 1), "whole_line_match", "end_of_line_match" and "edit_similarity", each None

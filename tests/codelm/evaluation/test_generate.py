@@ -42,8 +42,8 @@ def expected(checkpoint: Path, tokenizer: Tokenizer, places: list[Place]) -> lis
     lines = []
     for place in places:
         ids = torch.tensor([prompt_of(place, tokenizer, model.config.max_position_embeddings)])
-        mask, pad = torch.ones_like(ids), tokenizer.fim.fim_pad
-        answer = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=pad)
+        greedy = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": tokenizer.fim.fim_pad}
+        answer = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)
         lines.append(tokenizer.decode(answer[0, ids.shape[1] :].tolist()).decode(errors="replace").split("\n")[0])
     return lines
 
