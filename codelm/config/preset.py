@@ -7,7 +7,9 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from codelm.config.distill import DistillConfig
 from codelm.config.load import checked, load_yaml
+from codelm.config.lora import LoraConfig
 from codelm.config.model import ModelConfig
 from codelm.config.pretrain import PretrainConfig
 from codelm.config.settings import Settings
@@ -31,6 +33,8 @@ class Preset(Settings):
     model: ModelConfig
     tokenizer: TokenizerConfig
     pretrain: PretrainConfig
+    distill: DistillConfig = DistillConfig()
+    lora: LoraConfig = LoraConfig()
 
     def with_changes(self, changes: Mapping[str, Any], where: str = "settings") -> "Preset":
         """This preset with other settings, group by group as in its YAML; tokens and minutes replace each other.

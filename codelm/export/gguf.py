@@ -30,21 +30,31 @@ def write_f16(
     add_vocabulary(writer, tokenizer)
     for key, value in metadata.to_gguf().items():
         writer.add_string(key, value)
-    architecture = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3}[model.architecture]
-    names = gguf.get_tensor_name_map(architecture, model.layers)
     for name, tensor in sorted(tensors.items()):
         if name == "lm_head.weight":
             continue
-        gguf_name = names.get_name(name, try_suffixes=(".weight",))
-        if gguf_name is None:
-            raise ValueError(f"{model.architecture} has no tensor {name}")
-        if model.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            tensor = interleave_rope_pairs(tensor, model.head_dim)  # noqa: PLW2901
-        writer.add_tensor(gguf_name, tensor if tensor.ndim == 1 else tensor.astype(np.float16))
+        rows = in_row_order(model, name, tensor)
+        writer.add_tensor(tensor_name(model, name), rows if rows.ndim == 1 else rows.astype(np.float16))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def tensor_name(model: ModelConfig, name: str) -> str:
+    """What llama.cpp calls a tensor of transformers. Raises ValueError if its architecture has no such tensor."""
+    architecture = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3}[model.architecture]
+    gguf_name = gguf.get_tensor_name_map(architecture, model.layers).get_name(name, try_suffixes=(".weight",))
+    if gguf_name is None:
+        raise ValueError(f"{model.architecture} has no tensor {name}")
+    return str(gguf_name)
+
+
+def in_row_order(model: ModelConfig, name: str, tensor: FloatArray) -> FloatArray:
+    """A tensor whose rows are the outputs of the layer `name` of transformers, in the order that llama.cpp wants."""
+    if model.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+        return interleave_rope_pairs(tensor, model.head_dim)
+    return tensor
 
 
 def add_hyperparameters(writer: Any, model: ModelConfig, metadata: BundleMetadata) -> None:
@@ -102,7 +112,7 @@ def token_type(token: str, text: bytes) -> Any:
 def interleave_rope_pairs(weight: FloatArray, head_dim: int) -> FloatArray:
     """Query or key rows in the order of llama.cpp's `llama` architecture.
 
-    weight: (heads · head_dim, width). transformers turns the pairs (i, i + head_dim/2), ggml's NORM RoPE (2i, 2i + 1).
+    weight: (heads · head_dim, columns). transformers turns the pairs (i, i + head_dim/2), ggml's NORM RoPE (2i, 2i + 1).
     """
     heads = weight.shape[0] // head_dim
     return weight.reshape(heads, 2, head_dim // 2, -1).swapaxes(1, 2).reshape(weight.shape)
