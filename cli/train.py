@@ -1,7 +1,8 @@
 """`codelm train`: train a model on the tokens of a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,6 +32,10 @@ def pretrain(
         Path | None, typer.Option(metavar="CKPT", help="Begin with the weights of this checkpoint, for a longer context, say.")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Log to Weights & Biases besides; WANDB_MODE=offline: into DIR.")
+    ] = False,
+    wandb_project: Annotated[str, typer.Option(metavar="NAME", help="The project there.")] = "codelm",
 ) -> None:
     """Pretrain with fill-in-the-middle into RUN/pretrain; an interrupted run goes on where it stopped.
 
@@ -45,12 +50,26 @@ def pretrain(
     from codelm.stage import lock
 
     chosen = load_preset(preset).with_changes(parse_settings(settings or [], Preset))
-    chosen = chosen.with_training(minutes=minutes, tokens=tokens, engine={} if workers is None else {"workers": workers})
+    chosen = chosen.with_training(
+        minutes=minutes,
+        tokens=tokens,
+        engine=None if workers is None else {"workers": workers},
+        watch={"wandb": wandb_project} if wandb else None,
+    )
     with resumable(), lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         folder.pretrain = out or folder.pretrain
         counts = folder.run_pretrain(chosen, restart, init).counts
-    typer.echo(
-        f"{folder.pretrain / counts['checkpoint']}: {counts['tokens']:,} tokens, {counts['epochs']} epochs,"
-        f" {counts['valid_bits_per_byte']:.3f} bits per byte on held-out files; see {folder.pretrain / 'loss.png'}"
-    )
+    typer.echo(summary(folder.pretrain, counts))
+
+
+def summary(folder: Path, counts: Mapping[str, Any]) -> str:
+    """What a finished training has come to, on one line."""
+    told = [f"{folder / counts['checkpoint']}: {counts['tokens']:,} tokens, {counts['epochs']} epochs"]
+    if counts["valid_bits_per_byte"] is not None:
+        told.append(f"{counts['valid_bits_per_byte']:.3f} bits per byte on held-out files")
+    if counts["best_checkpoint"] not in (None, counts["checkpoint"]):
+        told.append(f"best at infilling: {counts['best_checkpoint']}")
+    if counts["stopped"]:
+        told.append(f"stopped by {counts['stopped']['rule']}")
+    return f"{', '.join(told)}; see {folder / 'loss.png'}"

@@ -37,8 +37,9 @@ class Loop:
         tokenizer: Tokenizer,
         progress: Progress,
         say: Callable[[str], None],
+        flops_per_token: float | None = None,
     ) -> None:
-        """valid: held-out documents, for bits per byte. say: hears the few things worth a line.
+        """valid: held-out documents, for evaluations. say: hears the few things worth a line. flops_per_token: for MFU.
 
         Raises UserError if the batch cannot be shared out among the ranks.
         """
@@ -50,6 +51,7 @@ class Loop:
         self.tokenizer = tokenizer
         self.progress = progress
         self.say = say
+        self.flops_per_token = flops_per_token
         self.byte_lengths = torch.tensor([len(piece) for piece in tokenizer.token_bytes])
         self.tokens_per_step = config.batch_size * samples.length
         per_pass = engine.ranks * config.micro_batch_size
@@ -71,7 +73,17 @@ class Loop:
             done = self.engine.restore(newest)
             if done < budget.steps:
                 self.say(f"resuming at step {done:,} of {budget.steps:,}")
-        watcher = Watcher(self.folder, self.config, self.engine, budget, self.valid, self.tokenizer, self.progress, self.say)
+        watcher = Watcher(
+            self.folder,
+            self.config,
+            self.engine,
+            budget,
+            self.valid,
+            self.tokenizer,
+            self.progress,
+            self.say,
+            self.flops_per_token,
+        )
         with watcher.begin(done):
             if not watcher.ended():
                 self.train(watcher)

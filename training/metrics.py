@@ -1,10 +1,14 @@
-"""What a training run tells of itself: metrics.jsonl and TensorBoard."""
+"""What a training run tells of itself: metrics.jsonl, TensorBoard, and Weights & Biases if asked for."""
 
+import importlib.util
 import json
+import os
+import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from codelm.errors import UserError
 from codelm.stage import write_atomically
 
 FILE = "metrics.jsonl"
@@ -13,10 +17,15 @@ TIMING = frozenset({"seconds", "tokens_per_second", "mfu", "memory_bytes", "over
 
 
 class Metrics:
-    """Appends one JSON object a logged step to metrics.jsonl and the same numbers to TensorBoard."""
+    """Appends one JSON object a logged step to metrics.jsonl and tells the same numbers to the others."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """step: the steps done; what an interrupted run logged beyond them is dropped, for it will be logged again."""
+    def __init__(self, folder: Path, step: int, wandb: str | None = None, settings: dict[str, Any] | None = None) -> None:
+        """step: the steps done; what an interrupted run logged beyond them is dropped, for it will be logged again.
+
+        wandb: a project of Weights & Biases; without one, nothing leaves this machine. settings: what it shows as the run's.
+        Raises UserError if that cannot be logged to.
+        """
+        self._wandb = _WandbRun(folder, wandb, settings or {}) if wandb else None
         from torch.utils.tensorboard import SummaryWriter  # seconds, which those who only read need not wait for
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +41,8 @@ class Metrics:
         self._file.flush()
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(row)
         return row
 
     def __enter__(self) -> Self:
@@ -40,6 +51,58 @@ class Metrics:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._file.close()
         self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish(failed=error is not None)
+
+
+class _WandbRun:
+    """A run of Weights & Biases with the same id whenever the folder's run is resumed; WANDB_MODE=offline keeps it there."""
+
+    def __init__(self, folder: Path, project: str, settings: dict[str, Any]) -> None:
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("the package wandb is not installed", "`pip install 'codelm[wandb]'`, or train without --wandb")
+        # neither asks on the terminal nor tells its makers of errors
+        os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+        import wandb
+
+        home = folder / "wandb"
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "id").exists():
+            write_atomically(home / "id", secrets.token_hex(4))
+        try:
+            self._run = wandb.init(
+                project=project,
+                dir=folder,
+                id=(home / "id").read_text(encoding="utf-8"),
+                resume="allow",
+                name=folder.resolve().parent.name,
+                config=settings,
+                # what was asked for is the log of the run: nothing of the machine, the code, the terminal
+                settings=wandb.Settings(
+                    console="off",
+                    host="local",
+                    disable_code=True,
+                    disable_git=True,
+                    x_disable_stats=True,
+                    x_disable_meta=True,
+                    x_disable_machine_info=True,
+                    x_save_requirements=False,
+                ),
+            )
+        except (wandb.Error, OSError, TimeoutError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"Weights & Biases cannot be logged to ({reason})",
+                "`wandb login`, or set WANDB_MODE=offline and `wandb sync` the run later, or train without --wandb",
+            ) from error
+        # its own counter never goes back, which a resumed run does
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, row: dict[str, Any]) -> None:
+        self._run.log(row)
+
+    def finish(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from codelm.config.preset import Preset
 from codelm.corpus.tokens import open_shard
 from codelm.errors import UserError
-from codelm.models import build_model, check_weights_fit, load_model, parameter_count, weights_sha256
+from codelm.models import build_model, check_weights_fit, flops_per_token, load_model, parameter_count, weights_sha256
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage
 from codelm.tokenizer import FILE as TOKENIZER_FILE
@@ -80,7 +80,8 @@ def loop(
     if init is not None:
         model.load_state_dict(load_model(init).state_dict())
     engine = Engine(model, build_optimizer(model, config), config)
-    return Loop(folder, config, engine, samples, open_shard(tokens, "valid"), vocabulary, progress, say)
+    flops = flops_per_token(preset.model)
+    return Loop(folder, config, engine, samples, open_shard(tokens, "valid"), vocabulary, progress, say, flops)
 
 
 def initial_checkpoint(path: Path, tokenizer: str) -> Path:

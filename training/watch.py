@@ -23,8 +23,10 @@ from training.budget import Budget
 from training.engine import Engine
 from training.loss import KINDS
 from training.metrics import Metrics, last
+from training.stage import SETTINGS
 from training.watch_clock import Clock, memory, peak_memory
-from training.watch_evaluation import BITS_PER_BYTE, EXACT_MATCH, Evaluation
+from training.watch_evaluation import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH, Evaluation
+from training.watch_peak import Peak, peak_of
 from training.watch_stop import Stop, Stopper
 
 BEST = "best.json"
@@ -59,8 +61,9 @@ class Watcher:
         tokenizer: Tokenizer,
         progress: Progress,
         say: Callable[[str], None],
+        flops_per_token: float | None = None,
     ) -> None:
-        """valid: held-out documents. say: hears of evaluations and of an early stop."""
+        """valid: held-out documents. say: hears of evaluations and of an early stop. flops_per_token: of training, for MFU."""
         self.folder = folder
         self.config = config
         self.engine = engine
@@ -71,11 +74,15 @@ class Watcher:
         self.leads = engine.rank == 0
         self.stopper = Stopper(config.watch.early_stop, budget.steps)
         self.rows: list[dict[str, Any]] = []
+        self.flops_per_token = flops_per_token
+        self.peak: Peak | None = None
+        if flops_per_token and self.leads:
+            self.peak = peak_of(engine.device, DTYPES.get(engine.accelerator.mixed_precision, torch.float32))
 
     def begin(self, done: int) -> Self:
         """From a checkpoint after `done` steps: what was logged up to it counts, what was logged beyond it is dropped."""
         self.first = self.done = self.logged = done
-        self.log = Metrics(self.folder, done) if self.leads else None
+        self.log = Metrics(self.folder, done, self.config.watch.wandb, self.settings()) if self.leads else None
         if self.log:
             self.rows = self.log.kept
             for row in self.rows:
@@ -92,6 +99,19 @@ class Watcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.log:
             self.log.__exit__(kind, error, traceback)
+
+    def settings(self) -> dict[str, Any]:
+        """What the folder is a run of."""
+        path = self.folder / SETTINGS
+        return (
+            json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"pretrain": self.config.model_dump(mode="json")}
+        )
+
+    def mfu(self, tokens_per_second: float) -> dict[str, float]:
+        """Model FLOPs utilisation: the model's products over what all ranks could do (arXiv 2204.02311, appendix B)."""
+        if not self.peak or not self.flops_per_token:
+            return {}
+        return {"mfu": round(self.flops_per_token * tokens_per_second / (self.peak.flops * self.engine.ranks), 4)}
 
     @property
     def stop(self) -> Stop | None:
@@ -123,6 +143,8 @@ class Watcher:
         if due or (stopped and self.evaluates):
             self.evaluate()
             (stopped,) = self.engine.agree(self.stop is not None)
+        if stopped and self.stop:
+            self.say(f"stopped by {self.stop.rule}: {self.stop.why}")
         ends = ends or stopped
         if ends or due or overdue or interrupted:
             self.save()
@@ -150,6 +172,7 @@ class Watcher:
                 batch_crc32=step.checksum,
                 seconds=round(self.clock.seconds, 3),
                 tokens_per_second=round(tokens / seconds, 1),
+                **self.mfu(tokens / seconds),
                 memory_bytes=memory(self.engine.device),
                 overhead_share=round(overhead, 4),
             )
@@ -211,8 +234,10 @@ class Watcher:
             "best_checkpoint": self.mark_best(),
             "peak_memory_bytes": peak_memory(self.engine.device),
             "time_shares": self.clock.shares(),
+            "peak_flops": self.peak._asdict() if self.peak else None,
         }
 
 
-SCORES = ("step", "tokens", BITS_PER_BYTE, EXACT_MATCH)
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SCORES = ("step", "tokens", BITS_PER_BYTE, EXACT_MATCH, EDIT_SIMILARITY)
 """What best.json repeats of a row."""

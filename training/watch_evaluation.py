@@ -8,17 +8,17 @@ import numpy as np
 from codelm.config.watch import WatchConfig
 from codelm.corpus.tokens import TokenShard
 from codelm.evaluation.bits_per_byte import bits_per_byte
-from codelm.evaluation.exact_match import Place, draw_places, exact_match
+from codelm.evaluation.exact_match import light_evaluation
 from codelm.tokenizer import Tokenizer
 
-BITS_PER_BYTE, EXACT_MATCH = "valid_bits_per_byte", "valid_exact_match"
+BITS_PER_BYTE, EXACT_MATCH, EDIT_SIMILARITY = "valid_bits_per_byte", "valid_exact_match", "valid_edit_similarity"
 """Their names in the log."""
 SEED = 0
 """All runs on the same tokens are asked at the same places, so that their scores compare."""
 
 
 class Evaluation:
-    """Scores a model; the places are drawn once."""
+    """Scores a model."""
 
     def __init__(self, config: WatchConfig, valid: TokenShard, tokenizer: Tokenizer) -> None:
         """valid: held-out documents."""
@@ -27,23 +27,19 @@ class Evaluation:
         self.tokenizer = tokenizer
 
     @cached_property
-    def places(self) -> list[Place]:
-        """Cursors in documents drawn alike, whose text is read back from their tokens."""
+    def texts(self) -> list[str]:
+        """Documents drawn alike, read back from their tokens, so that a training needs no corpus: one a place, if there are."""
         random = np.random.Generator(np.random.Philox(key=[SEED, 1]))
         documents = sorted(random.permutation(len(self.valid))[: self.config.evaluation_places])
-        texts = [
-            self.tokenizer.decode(self.valid.ids[self.valid.offsets[i] : self.valid.offsets[i + 1]].tolist()).decode(
-                errors="replace"
-            )
-            for i in documents
-        ]
-        return draw_places(texts, self.config.evaluation_places, SEED)
+        ids = [self.valid.ids[self.valid.offsets[i] : self.valid.offsets[i + 1]].tolist() for i in documents]
+        return [self.tokenizer.decode(document).decode(errors="replace") for document in ids]
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """model: a transformers causal language model. Without a place to complete there is no exact match."""
+        """model: a transformers causal language model. Where there is no place to complete, there is no score of infilling."""
         scores = {BITS_PER_BYTE: bits_per_byte(model, self.valid, self.tokenizer, self.config.evaluation_tokens)}
-        if self.places:
-            scores[EXACT_MATCH] = exact_match(model, self.tokenizer, self.places)
+        infilling = light_evaluation(model, self.tokenizer, self.texts, self.config.evaluation_places, SEED)
+        if infilling["places"]:
+            scores |= {EXACT_MATCH: infilling["exact_match"], EDIT_SIMILARITY: infilling["edit_similarity"]}
         return scores
 
 

@@ -1,8 +1,8 @@
 """How a training is looked at, and when it ends early."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from codelm.config.settings import Settings, Share
 
@@ -51,6 +51,23 @@ class WatchConfig(Settings):
         5, ge=0, description="checkpoints that are evaluated, spread over the run, at least; the last step is one"
     )
     evaluation_tokens: int = Field(8_192, gt=0, description="of the validation split, for bits per byte")
-    evaluation_places: int = Field(64, ge=0, description="cursors in the validation split, for infilling exact match; 0: none")
+    evaluation_places: int = Field(
+        64, ge=0, multiple_of=2, description="cursors in the validation split, for infilling exact match; 0: none"
+    )
     keep_checkpoints: int = Field(2, gt=0, description="the newest ones; the best by infilling stays besides")
     early_stop: EarlyStop = EarlyStop()
+    wandb: str | None = Field(
+        None, description="project of Weights & Biases to log to besides; what leaves this machine without WANDB_MODE=offline"
+    )
+
+    @model_validator(mode="after")
+    def rules_have_scores(self) -> Self:
+        plateau, floor = self.early_stop.plateau, self.early_stop.floor
+        for rule in (plateau, floor):
+            if rule is None:
+                continue
+            if not (self.evaluations or self.checkpoint_steps):
+                raise ValueError("early_stop.plateau and early_stop.floor need evaluations or checkpoint_steps")
+            if rule.score == "exact_match" and not self.evaluation_places:
+                raise ValueError("early_stop by exact_match needs evaluation_places")
+        return self

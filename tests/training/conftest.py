@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from codelm.config.preset import Preset
+from codelm.config.preset import Preset, load_preset
+from codelm.progress import Progress, silent
+from codelm.stage import Manifest
 from training import metrics
+from training.pretrain import pretrain
 
 DRIVER = Path(__file__).parent / "driver.py"
+Train = Callable[..., Manifest]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -47,6 +51,26 @@ def start(run: Path, tokens_dir: Path, tokenizer_dir: Path, minute_preset: Path)
         )
 
     return start
+
+
+@pytest.fixture
+def train(run: Path, tokens_dir: Path, tokenizer_dir: Path, minute_preset: Path) -> Train:
+    """Trains in this process, a few steps; settings are those of the preset's `pretrain`."""
+
+    def train(
+        folder: Path,
+        restart: bool = False,
+        tokens: int = 3 * 256,
+        progress: Progress = silent,
+        say: Callable[[str], None] = lambda line: None,
+        **settings: Any,
+    ) -> Manifest:
+        preset = load_preset(str(minute_preset)).with_training(
+            **({"tokens": tokens} if "minutes" not in settings else {}) | settings
+        )
+        return pretrain(folder, preset, tokens_dir, tokenizer_dir, progress, restart, say)
+
+    return train
 
 
 @pytest.fixture(scope="session")

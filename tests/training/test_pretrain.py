@@ -19,19 +19,6 @@ Train = Callable[..., Manifest]
 
 
 @pytest.fixture
-def train(run: Path, tokens_dir: Path, tokenizer_dir: Path, minute_preset: Path) -> Train:
-    """Trains in this process, a few steps."""
-
-    def train(folder: Path, restart: bool = False, tokens: int = 3 * 256, **settings: Any) -> Manifest:
-        preset = load_preset(str(minute_preset)).with_training(
-            **({"tokens": tokens} if "minutes" not in settings else {}) | settings
-        )
-        return pretrain(folder, preset, tokens_dir, tokenizer_dir, restart=restart)
-
-    return train
-
-
-@pytest.fixture
 def finished(train: Train, tmp_path: Path) -> Path:
     train(tmp_path / "pretrain")
     return tmp_path / "pretrain"
