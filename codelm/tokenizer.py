@@ -1,13 +1,12 @@
 """Byte-level BPE: training, loading, and the special tokens of the fill-in-the-middle format.
 
-The pre-tokenisation is the one that llama.cpp implements as `qwen2`, so that a GGUF gives the same ids; there is no
+The pre-tokenisation is one that llama.cpp implements, so that a GGUF gives the same ids; there is no
 normaliser, since llama.cpp has none. Text is never parsed for special tokens: "<|endoftext|>" in a source file is
 ordinary text, in training as in serving.
 """
 
 import hashlib
-import json
-import shutil
+import json as jsonlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +19,22 @@ from codelm.corpus.read import fingerprint, read_rows
 from codelm.errors import UserError
 from codelm.fim import SPECIAL_TOKENS, FimTokens
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage, digest, file_sha256
+from codelm.stage import Manifest, Stage
 
 FILE = "tokenizer.json"
-GGUF_PRE = "qwen2"
-"""The name by which llama.cpp knows PATTERN."""
 UNUSED = "<|unused_{}|>"
 """Fills the vocabulary up where the corpus has text for fewer tokens than the preset wants."""
-PATTERN = (
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+PATTERNS = {
+    "word": (
+        r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+        r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "line": r"\p{N}|[\r\n]+|[^\p{N}\r\n]+",
+}
+"""What a token may not reach across, by `TokenizerConfig.split`: merges stay inside a match."""
+GGUF_PRE = {"word": "qwen2", "line": "superbpe"}
+"""The pre-tokeniser of llama.cpp that gives the same ids. `superbpe` cuts at numbers alone: the merges of "line" know no
+break of a line, so whether a text is cut there makes no difference."""
 
 
 class Tokenizer:
@@ -53,6 +57,12 @@ class Tokenizer:
         # special-token texts inside user code are plain text
         self._backend.encode_special_tokens = True
         self.fim = FimTokens.lookup(self._backend.token_to_id)
+        self.split = split_of(json)
+
+    @property
+    def gguf_pre(self) -> str:
+        """The name of its pre-tokenisation in llama.cpp."""
+        return GGUF_PRE[self.split]
 
     @property
     def vocab_size(self) -> int:
@@ -67,7 +77,7 @@ class Tokenizer:
     def vocabulary(self) -> tuple[list[str], list[str]]:
         """The tokens in the order of their ids and the merges in the order of their rank, in byte-level writing."""
         ids = self._backend.get_vocab(with_added_tokens=True)
-        merges = json.loads(self.json)["model"]["merges"]
+        merges = jsonlib.loads(self.json)["model"]["merges"]
         return sorted(ids, key=ids.__getitem__), [" ".join(pair) for pair in merges]
 
     def encode(self, text: str) -> list[int]:
@@ -95,50 +105,21 @@ class Tokenizer:
         return b"".join(self.token_bytes[id_] for id_ in ids)
 
 
+def split_of(json: str) -> str:
+    """Which of PATTERNS a tokenizer.json splits by. Raises ValueError if none."""
+    steps = jsonlib.loads(json)["pre_tokenizer"]["pretokenizers"]
+    pattern = steps[0]["pattern"]["Regex"]
+    for name, known in PATTERNS.items():
+        if pattern == known:
+            return name
+    raise ValueError("its pre-tokenisation is not one of codelm's")
+
+
 def byte_characters() -> list[str]:
     """GPT-2's printable stand-in for each byte, by which byte-level vocabularies write their tokens."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     stand_in = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(stand_in)) for byte in range(256)]
-
-
-def find(path: Path) -> Path:
-    """The tokenizer.json that a path means: that file, or the one of a folder, a run, or the run that a checkpoint is of.
-
-    Raises UserError if there is none.
-    """
-    run = path.absolute().parent.parent
-    for candidate in (path, path / FILE, path / "tokenizer" / FILE, run / "tokenizer" / FILE):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"{path}: no {FILE} there", "give a tokenizer.json, a run folder, or a checkpoint in its run folder")
-
-
-def fingerprint_of(path: Path) -> str:
-    """What `Manifest.fingerprint` is of a stage that holds this tokenizer.json and nothing else."""
-    return digest({FILE: file_sha256(path)})
-
-
-def take(folder: Path, source: Path) -> Manifest:
-    """The stage folder `<run>/tokenizer` with a tokenizer that is there already, such as that of a model to train further.
-
-    source: a tokenizer.json. What stands in the folder is left alone if it is the same. Raises UserError if it is another
-    one, or if the source is no usable tokenizer.
-    """
-    vocabulary = Tokenizer(source)
-    if folder.exists() and (held := Manifest.read(folder)).fingerprint != fingerprint_of(source):
-        raise UserError(
-            f"{folder} holds another tokenizer ({held.counts['vocab_size']:,} entries) than {source}",
-            "give another run folder with --run: what was encoded with the one means nothing to the other",
-        )
-    if folder.exists():
-        return Manifest.read(folder)
-    stage = Stage(folder, {"taken": vocabulary.sha256}, libraries=("tokenizers",))
-    with stage.build() as temporary:
-        shutil.copyfile(source, temporary / FILE)
-        unused = sum(not piece for piece in vocabulary.token_bytes) - len(SPECIAL_TOKENS)
-        stage.counts = {"vocab_size": vocabulary.vocab_size, "unused": unused}
-    return Manifest.read(folder)
 
 
 def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progress = silent) -> Manifest:
@@ -150,7 +131,7 @@ def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progres
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PATTERNS[config.split]), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

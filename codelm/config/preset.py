@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -22,6 +22,9 @@ class TokenizerConfig(Settings):
     """Byte-level BPE."""
 
     vocab_size: int = Field(gt=263, description="entries, with the 256 bytes and 7 special tokens")
+    split: Literal["word", "line"] = Field(
+        "word", description="what a token stays inside: a word, as in qwen2, or a line (fewer tokens, slower to train)"
+    )
     max_train_bytes: int = Field(64_000_000, gt=0, description="of the training split that the merges are counted on")
 
 

@@ -12,7 +12,7 @@ from codelm import __version__
 from codelm.config.model import ModelConfig
 from codelm.export.bundle import BundleMetadata
 from codelm.fim import SPECIAL_TOKENS
-from codelm.tokenizer import GGUF_PRE, Tokenizer
+from codelm.tokenizer import Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -82,7 +82,7 @@ def add_vocabulary(writer: Any, tokenizer: Tokenizer) -> None:
     types = [token_type(token, text) for token, text in zip(tokens, tokenizer.token_bytes, strict=True)]
     fim = tokenizer.fim
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(GGUF_PRE)
+    writer.add_tokenizer_pre(tokenizer.gguf_pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges(merges)

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codelm.config.preset import TokenizerConfig
+from codelm.config.preset import Preset, TokenizerConfig
 from codelm.corpus.read import read_rows
 from codelm.errors import UserError
-from codelm.fim import SPECIAL_TOKENS
+from codelm.export.bundle import BundleMetadata
+from codelm.export.gguf import write_f16
+from codelm.fim import SPECIAL_TOKENS, Order
+from codelm.models import build_model
 from codelm.stage import Manifest
 from codelm.tokenizer import FILE, Tokenizer, byte_characters, train
 
@@ -32,14 +35,23 @@ FRAGMENTS = [
 TEXT = st.lists(st.sampled_from(FRAGMENTS) | st.sampled_from(EMOJI) | st.text(st.sampled_from(OLD), max_size=20)).map("".join)
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tokenizer_dir: Path) -> Tokenizer:
-    return Tokenizer(tokenizer_dir / FILE)
+@pytest.fixture(scope="module", params=["word", "line"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer") / request.param
+    train(folder, TokenizerConfig(vocab_size=1024, split=request.param), corpus)
+    return Tokenizer(folder / FILE)
 
 
 @pytest.fixture(scope="module")
-def llama(gguf_f16: Path) -> Iterator[llama_cpp.Llama]:
-    model = llama_cpp.Llama(str(gguf_f16), vocab_only=True, verbose=False)
+def llama(tokenizer: Tokenizer, tiny_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[llama_cpp.Llama]:
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    shape = tiny_preset.model.model_copy(update={"layers": 1})
+    tensors = {name: tensor.numpy() for name, tensor in build_model(shape, 0, 1).state_dict().items()}
+    metadata = BundleMetadata(
+        name="x", codelm_version="0", context_length=64, fim_order=Order.SPM, tokenizer_sha256="", corpus_fingerprint=""
+    )
+    write_f16(path, shape, tokenizer, tensors, metadata)
+    model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
     yield model
     model.close()
 
@@ -94,7 +106,24 @@ def test_llama_cpp_has_the_same_bytes_for_every_id(tokenizer: Tokenizer, llama: 
     assert [llama.detokenize([id_]) for id_ in range(tokenizer.vocab_size)] == tokenizer.token_bytes
 
 
-def test_the_special_tokens_end_the_vocabulary_in_their_order(tokenizer: Tokenizer, tiny_preset: object) -> None:
+@settings(deadline=None)
+@given(TEXT)
+def test_a_token_of_lines_stays_in_its_line(tokenizer: Tokenizer, text: str) -> None:
+    if tokenizer.split == "line":
+        for id_ in tokenizer.encode(text):
+            piece = tokenizer.token_bytes[id_]
+            assert not set(piece) & set(b"\r\n") or not set(piece) - set(b"\r\n"), piece
+
+
+def test_lines_take_fewer_tokens_than_words(corpus: Path, tmp_path: Path, files: list[str]) -> None:
+    counts = {}
+    for split in ("word", "line"):
+        train(tmp_path / split, TokenizerConfig(vocab_size=2048, split=split), corpus)
+        counts[split] = sum(len(Tokenizer(tmp_path / split / FILE).encode(text)) for text in files)
+    assert counts["line"] < 0.95 * counts["word"]
+
+
+def test_the_special_tokens_end_the_vocabulary_in_their_order(tokenizer: Tokenizer) -> None:
     tokens, merges = tokenizer.vocabulary()
     assert tokens[-len(SPECIAL_TOKENS) :] == list(SPECIAL_TOKENS)
     assert len(tokens) == tokenizer.vocab_size == 1024
@@ -144,6 +173,7 @@ def test_files_that_are_no_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> No
         tokenizer.json[: len(tokenizer.json) // 2]: "",
         "{}": "",
         without(tokenizer.json, "<|fim_middle|>"): r"has no <\|fim_middle\|>",
+        tokenizer.json.replace("N}", "L}"): "pre-tokenisation is not one of codelm's",
     }.items():
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=f"not a usable tokenizer.*{reason}"):
