@@ -9,17 +9,25 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 
 
 @app.command()
-def export(run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with a finished evaluation.")]) -> None:
+def export(
+    run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with a finished evaluation.")],
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens to serve. Default: those of the training; more are reached by YaRN.")
+    ] = None,
+) -> None:
     """Write f16, Q8_0 and Q4_K_M GGUF and a model card into DIR/export.
 
     Example: codelm export --run runs/mine
     """
     from cli.progress import Display
     from cli.stages import RunFolder
+    from codelm.models import serving_notes
     from codelm.stage import lock
 
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
-        sizes = folder.run_export().counts
+        sizes = folder.run_export(context).counts
+        for note in serving_notes(folder.preset().model, context):
+            display.say(note)
     for name, size in sizes.items():
         typer.echo(f"{folder.export / name}  {size / 1e6:.1f} MB")

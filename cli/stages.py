@@ -60,14 +60,16 @@ class RunFolder:
                 self.evaluate, EvaluateConfig(), self.checkpoint(), self.corpus, self.tokens, self.tokenizer, progress
             )
 
-    def run_export(self) -> Manifest:
-        """The bundle of that checkpoint, with the scores of its evaluation."""
+    def run_export(self, context: int | None = None) -> Manifest:
+        """The bundle of that checkpoint, with the scores of its evaluation. context: tokens to serve, if not the trained ones."""
         from codelm.export.export import export
 
         scores = Manifest.read(self.evaluate).counts
         trained = Manifest.read(self.pretrain)
         with self.display.stage("export") as progress:
-            return export(self.export, self.preset(), self.checkpoint(), self.corpus, self.tokenizer, trained, scores, progress)
+            return export(
+                self.export, self.preset(), self.checkpoint(), self.corpus, self.tokenizer, trained, scores, progress, context
+            )
 
     def preset(self) -> Preset:
         """The preset that the run was pretrained with."""

@@ -19,22 +19,92 @@ def parameter_count(model: ModelConfig) -> int:
 
 
 def flops_per_token(model: ModelConfig) -> int:
-    """FLOPs of a training step per token: 6 per matrix parameter, the head's included, and full attention.
+    """FLOPs of a training step per token: 6 per matrix parameter, the head's included, and attention.
 
     12 · layers · heads · head_dim · context_length for attention, not halved for causality (the convention of PaLM,
-    arXiv 2204.02311, appendix B). The embedding lookup is free; its matrix is the head.
+    arXiv 2204.02311, appendix B); of a sliding window, its length. The embedding lookup is free; its matrix is the head.
     """
     norms = (2 * model.layers + 1) * model.width
     if model.architecture == "qwen3":
         norms += 2 * model.layers * model.head_dim
-    return 6 * (parameter_count(model) - norms) + 12 * model.layers * model.heads * model.head_dim * model.context_length
+    return 6 * (parameter_count(model) - norms) + 12 * model.layers * model.heads * model.head_dim * reach(model)
+
+
+def reach(model: ModelConfig) -> int:
+    """Tokens that a token sees back in one layer, itself included, at the end of the context."""
+    return min(model.context_length, model.sliding_window or model.context_length)
+
+
+def kv_bytes_per_token(model: ModelConfig) -> int:
+    """Bytes of the KV cache that a token of the context takes in serving, in float16."""
+    return 2 * 2 * model.layers * model.kv_heads * model.head_dim
+
+
+def served(model: ModelConfig, context: int | None = None) -> ModelConfig:
+    """The model as llama.cpp runs it, which has no sliding window for llama and qwen3.
+
+    Within the window both see the same, so a model that was trained with one serves the window as its context. context: tokens
+    to serve beyond the context that the model was trained with, by YaRN (arXiv 2309.00071) without further training. Raises
+    UserError if that cannot work.
+    """
+    trained = reach(model)
+    if context is None or context <= trained:
+        changes: dict[str, Any] = {"context_length": context or trained, "sliding_window": None}
+        return ModelConfig.model_validate(model.model_dump() | changes)
+    scaling = model.rope_scaling
+    if trained < model.context_length:
+        raise UserError(
+            f"a model with a sliding window of {trained} tokens cannot serve {context}: llama.cpp has no such window",
+            f"serve at most {trained} tokens, or train without model.sliding_window",
+        )
+    if scaling and scaling.method == "linear":
+        raise UserError(
+            f"a model with linear rope_scaling cannot serve {context} tokens by YaRN",
+            "train it further with --init and a larger rope_scaling.factor",
+        )
+    original = scaling.original_context if scaling and scaling.method == "yarn" else trained
+    yarn = {"method": "yarn", "factor": context / original, "original_context": original}
+    changes = {"context_length": context, "rope_theta": model.rope_base, "rope_scaling": yarn}
+    return ModelConfig.model_validate(model.model_dump() | changes)
+
+
+def serving_notes(model: ModelConfig, context: int | None = None) -> list[str]:
+    """What a model's context means for serving it, a sentence each; the first is its cost in memory.
+
+    context: tokens to serve, if not those of the training. Raises UserError if that cannot work.
+    """
+    tokens = served(model, context).context_length
+    notes = [f"{tokens:,} tokens of served context take a KV cache of {tokens * kv_bytes_per_token(model) / 1e6:,.1f} MB"]
+    if reach(model) < model.context_length:
+        notes.append(
+            f"llama.cpp has no sliding window for {model.architecture}: the export serves the {reach(model):,} tokens of the"
+            f" window, of a context of {model.context_length:,}"
+        )
+    if tokens > model.context_length:
+        notes.append(
+            f"the model was trained on {model.context_length:,} tokens; YaRN reaches {tokens:,} without training and changes"
+            " short prompts a little too: measure both"
+        )
+    return notes
+
+
+def rope_parameters(model: ModelConfig) -> dict[str, Any]:
+    """RoPE as a transformers configuration states it."""
+    scaling, base = model.rope_scaling, model.rope_base
+    if scaling is None or scaling.method == "ntk":
+        return {"rope_type": "default", "rope_theta": base}
+    parameters = {"rope_type": scaling.method, "rope_theta": base, "factor": scaling.factor}
+    return parameters | ({"original_max_position_embeddings": scaling.original_context} if scaling.method == "yarn" else {})
 
 
 def transformers_config(model: ModelConfig, endoftext: int, pad: int) -> Any:
-    """The `transformers` configuration (LlamaConfig or Qwen3Config) of a shape."""
-    from transformers import LlamaConfig, Qwen3Config
+    """The stock `transformers` configuration of a shape: Llama, with a sliding window Mistral (Llama with one), or Qwen3."""
+    from transformers import LlamaConfig, MistralConfig, Qwen3Config
 
-    config_class = Qwen3Config if model.architecture == "qwen3" else LlamaConfig
+    config_class: Any = Qwen3Config if model.architecture == "qwen3" else MistralConfig if model.sliding_window else LlamaConfig
+    window: dict[str, Any] = {"sliding_window": model.sliding_window} if model.sliding_window else {}
+    if window and model.architecture == "qwen3":
+        window |= {"use_sliding_window": True, "max_window_layers": 0}
     return config_class(
         vocab_size=model.vocab_size,
         hidden_size=model.width,
@@ -45,17 +115,18 @@ def transformers_config(model: ModelConfig, endoftext: int, pad: int) -> Any:
         head_dim=model.head_dim,
         max_position_embeddings=model.context_length,
         rms_norm_eps=model.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        rope_parameters=rope_parameters(model),
         tie_word_embeddings=True,
         attention_bias=False,
         bos_token_id=None,
         eos_token_id=endoftext,
         pad_token_id=pad,
+        **window,
     )
 
 
 def build_model(model: ModelConfig, endoftext: int, pad: int, seed: int = 0) -> Any:
-    """A freshly initialised `LlamaForCausalLM` or `Qwen3ForCausalLM` in float32, a function of the seed."""
+    """A freshly initialised causal language model of transformers in float32, a function of the seed."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

@@ -14,7 +14,7 @@ class RopeScaling(Settings):
     """How positions beyond the trained context are told apart."""
 
     method: Literal["linear", "ntk", "yarn"] = Field(
-        description="linear: positions divided; ntk: a larger base; yarn: by wavelength (arXiv 2309.00071)"
+        description="linear: positions divided (arXiv 2306.15595); ntk: a larger base; yarn: by wavelength (arXiv 2309.00071)"
     )
     factor: float = Field(gt=1, description="new context over the one that was trained")
     original_context: int = Field(gt=0, description="tokens of the context that was trained without scaling")
@@ -36,6 +36,23 @@ class ModelConfig(Settings):
     rope_scaling: RopeScaling | None = Field(None, description="for a context longer than the trained one")
     sliding_window: int | None = Field(None, gt=0, description="tokens that a token sees back; None: all")
     norm_eps: float = Field(1e-6, gt=0)
+
+    @property
+    def rope_base(self) -> float:
+        """The base of RoPE's wavelengths. NTK-aware scaling is a larger one: θ · factor^(d / (d − 2)), d = head_dim, which
+        stretches the longest wavelength by the factor and leaves the shortest alone (arXiv 2309.00071, §3.1)."""
+        if self.rope_scaling is None or self.rope_scaling.method != "ntk":
+            return self.rope_theta
+        return float(self.rope_theta * self.rope_scaling.factor ** (self.head_dim / (self.head_dim - 2)))
+
+    @model_validator(mode="after")
+    def scaling_reaches_the_context(self) -> Self:
+        if (scaling := self.rope_scaling) and self.context_length > scaling.original_context * scaling.factor:
+            raise ValueError(
+                f"context_length {self.context_length} is beyond rope_scaling: {scaling.original_context} tokens times"
+                f" {scaling.factor:g}; give a factor of {self.context_length / scaling.original_context:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def is_a_legal_shape(self) -> Self:

@@ -18,7 +18,7 @@ class BundleMetadata(BaseModel):
     schema_version: int = SCHEMA
     name: str = Field(description="the model's name in answers, such as nano")
     codelm_version: str
-    context_length: int = Field(gt=0, description="tokens that the model was trained to see at once")
+    context_length: int = Field(gt=0, description="tokens that the model is to be served with")
     fim_order: Order = Field(description="the order to serve; the model was trained on both")
     tokenizer_sha256: str = Field(description="of tokenizer.json: a draft must have the same")
     corpus_fingerprint: str = Field(description="of the corpus that the model was trained on")

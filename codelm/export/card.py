@@ -9,8 +9,9 @@ from codelm.stage import Manifest
 
 
 def model_card(preset: Preset, metadata: BundleMetadata, trained: Manifest, corpus: Manifest, sizes: Mapping[str, int]) -> str:
-    """Markdown with the Hugging Face front matter. sizes: file name → bytes."""
-    model = preset.model
+    """Markdown with the Hugging Face front matter. preset: with the model as it is served. sizes: file name → bytes."""
+    model, scaling = preset.model, preset.model.rope_scaling
+    stretched = f", {scaling.original_context:,} × {scaling.factor:g} by {scaling.method} RoPE scaling" if scaling else ""
     files = "\n".join(f"| `{name}` | {size / 1e6:.1f} MB |" for name, size in sizes.items())
     counts = corpus.counts
     licenses = "\n".join(
@@ -26,7 +27,7 @@ tags: [code, fill-in-the-middle, codelm]
 
 {preset.description}. A {model.architecture} decoder of {parameter_count(model):,} parameters ({model.layers} layers ×
 {model.width}, {model.heads}/{model.kv_heads} heads × {model.head_dim}, FFN {model.ffn}, vocabulary {model.vocab_size:,},
-context {model.context_length:,} tokens), trained by codelm {metadata.codelm_version} for code completion.
+context {model.context_length:,} tokens{stretched}), trained by codelm {metadata.codelm_version} for code completion.
 
 | file | size |
 |---|---|

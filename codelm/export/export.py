@@ -16,7 +16,7 @@ from codelm.export.card import model_card
 from codelm.export.gguf import write_f16
 from codelm.export.quantize import FORMATS, quantize
 from codelm.fim import Order
-from codelm.models import weights_sha256
+from codelm.models import served, weights_sha256
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage
 from codelm.tokenizer import FILE as TOKENIZER_FILE
@@ -27,13 +27,15 @@ CARD = "MODEL_CARD.md"
 
 def export(
     folder: Path, preset: Preset, checkpoint: Path, corpus: Path, tokenizer: Path, trained: Manifest, scores: Mapping[str, Any],
-    progress: Progress = silent,
+    progress: Progress = silent, context: int | None = None,
 ) -> Manifest:  # fmt: skip
     """Writes `<preset>-f16.gguf`, one file for each of FORMATS, and MODEL_CARD.md.
 
-    trained: the manifest of the training stage. scores: bits_per_byte and exact_match, as evaluation found them.
-    Raises UserError if the checkpoint is damaged or the disk is full.
+    trained: the manifest of the training stage. scores: bits_per_byte and exact_match, as evaluation found them. context:
+    tokens to serve, if not those of the training; more are reached by YaRN. Raises UserError if that cannot work, if the
+    checkpoint is damaged or the disk is full.
     """
+    preset = preset.model_copy(update={"model": served(preset.model, context)})
     vocabulary = Tokenizer(tokenizer / TOKENIZER_FILE)
     metadata = BundleMetadata(
         name=preset.name,

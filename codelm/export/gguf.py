@@ -22,8 +22,9 @@ def write_f16(
 ) -> None:
     """Writes matrices in float16 and norms in float32.
 
-    tensors: Hugging Face name → float32 array, as in a `LlamaForCausalLM` or `Qwen3ForCausalLM` state dict. The tied head
-    is left out: llama.cpp takes the embedding for it.
+    model: as it is served (`codelm.models.served`). tensors: Hugging Face name → float32 array, as in the state dict of a
+    `LlamaForCausalLM`, `MistralForCausalLM` or `Qwen3ForCausalLM`. The tied head is left out: llama.cpp takes the embedding
+    for it.
     """
     writer = gguf.GGUFWriter(str(path), model.architecture)
     add_hyperparameters(writer, model, metadata)
@@ -70,10 +71,20 @@ def add_hyperparameters(writer: Any, model: ModelConfig, metadata: BundleMetadat
     writer.add_key_length(model.head_dim)
     writer.add_value_length(model.head_dim)
     writer.add_rope_dimension_count(model.head_dim)
-    writer.add_rope_freq_base(model.rope_theta)
+    add_rope(writer, model)
     writer.add_layer_norm_rms_eps(model.norm_eps)
     writer.add_vocab_size(model.vocab_size)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+
+
+def add_rope(writer: Any, model: ModelConfig) -> None:
+    """RoPE and its scaling. llama.cpp knows linear and YaRN, whose attention factor it computes as transformers does."""
+    writer.add_rope_freq_base(model.rope_base)
+    scaling = model.rope_scaling
+    if scaling is not None and scaling.method != "ntk":
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling.method))
+        writer.add_rope_scaling_factor(scaling.factor)
+        writer.add_rope_scaling_orig_ctx_len(scaling.original_context)
 
 
 def add_vocabulary(writer: Any, tokenizer: Tokenizer) -> None:

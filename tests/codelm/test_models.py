@@ -55,6 +55,10 @@ def test_every_matrix_has_rows_for_k_quants(name: str) -> None:
         ({"layers": 0}, "greater than 0"),
         ({"architecture": "mamba"}, "'llama' or 'qwen3'"),
         ({"dropout": 0.1}, "Extra inputs are not permitted"),
+        (
+            {"rope_scaling": {"method": "yarn", "factor": 2, "original_context": 128}},
+            "context_length 512 is beyond rope_scaling: 128 tokens times 2; give a factor of 4",
+        ),
     ],
 )
 def test_shapes_that_are_not_legal(tiny_preset: Preset, change: dict[str, Any], reason: str) -> None:
@@ -68,6 +72,13 @@ def test_flops_are_six_a_matrix_parameter_and_attention(tiny_preset: Preset) -> 
     matrices = sum(p.numel() for p in built.parameters() if p.ndim == 2)
     attention = 12 * model.layers * model.heads * model.head_dim * model.context_length
     assert flops_per_token(model) == flops_per_token(with_architecture(model, "qwen3")) == 6 * matrices + attention
+
+
+def test_a_window_saves_flops_of_attention(tiny_preset: Preset) -> None:
+    model = tiny_preset.model
+    windowed = ModelConfig.model_validate(model.model_dump() | {"sliding_window": 128})
+    saved = 12 * model.layers * model.heads * model.head_dim * (model.context_length - 128)
+    assert flops_per_token(model) - flops_per_token(windowed) == saved
 
 
 def test_a_model_is_a_function_of_the_seed(tiny_preset: Preset) -> None:
