@@ -61,7 +61,10 @@ class RunFolder:
             )
 
     def run_export(self, context: int | None = None) -> Manifest:
-        """The bundle of that checkpoint, with the scores of its evaluation. context: tokens to serve, if not the trained ones."""
+        """The bundle of that checkpoint, with the scores of its evaluation.
+
+        context: tokens to serve, if not those of the training.
+        """
         from codelm.export.export import export
 
         scores = Manifest.read(self.evaluate).counts

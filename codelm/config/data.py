@@ -25,3 +25,5 @@ class FimConfig(Settings):
 
 class DataConfig(Settings):
     """How documents become samples."""
+
+    document_mask: bool = Field(False, description="whether a token sees its own document only; else all that precedes it")

@@ -27,8 +27,8 @@ class Engine:
         self.clip = config.clip
         self.why_not_compiled = why_not_compilable(self.accelerator.device) if config.engine.compile else "compile is off"
         self.model = model
-        if self.accelerator.device.type == "cpu" and model.config.max_position_embeddings <= attention.LONGEST:
-            model.set_attn_implementation(attention.NAME)
+        self.document_mask = config.data.document_mask
+        self.attention = attention.prepare(model, config, self.device, half=self.accelerator.mixed_precision != "no")
         wrapped = LossModel(model, config, compile_=self.why_not_compiled is None)
         self.loss_model, self.optimizer = self.accelerator.prepare(wrapped, optimizer)
 
@@ -53,7 +53,9 @@ class Engine:
         divisor: labels of the whole step over all micro-batches and ranks, so that each token weighs the same however the
         step is cut.
         """
-        loss, by_kind = self.loss_model(Sample(*(tensor.to(self.device, non_blocking=True) for tensor in batch)))
+        documents = attention.documents_of(self.attention, batch.positions) if self.document_mask else None
+        batch = Sample(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+        loss, by_kind = self.loss_model(batch, None if documents is None else documents.to(self.device, non_blocking=True))
         # ranks: gradients are averaged over them
         self.accelerator.backward(loss * (self.ranks / divisor))
         return by_kind.detach()
