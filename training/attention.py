@@ -241,11 +241,12 @@ def varlen(
     (batch, _, length, _), ends = query.shape, documents
     if ends is None:
         ends = torch.arange(0, (batch + 1) * length, length, dtype=torch.int32, device=query.device)
-    rows = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
+    query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     window = (sliding_window - 1 if sliding_window and sliding_window < length else -1, 0)
     # no document is longer than a row; the true maximum would have to be waited for
-    output = varlen_attn(*rows, ends, ends, length, length, scale=scaling, window_size=window, enable_gqa=True)
-    return output.unflatten(0, (batch, length)), None
+    output = varlen_attn(query, key, value, ends, ends, length, length, scale=scaling, window_size=window, enable_gqa=True)
+    assert isinstance(output, torch.Tensor)  # it has no auxiliary output, which nobody asked for
+    return output.view(batch, length, *output.shape[1:]), None
 
 
 def flash_attention_2(
@@ -274,7 +275,7 @@ def flash_attention_2(
         return flash_attn_func(query, key, value, dropout, **options), None
     rows = [tensor.flatten(0, 1) for tensor in (query, key, value)]
     output = flash_attn_varlen_func(*rows, documents, documents, length, length, dropout, **options)
-    return output.unflatten(0, (batch, length)), None
+    return output.view(batch, length, *output.shape[1:]), None
 
 
 def padding(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
