@@ -37,6 +37,12 @@ class RunFolder:
         with self.display.stage("tokenizer") as progress:
             return train(self.tokenizer, preset.tokenizer, self.corpus, progress)
 
+    def take_tokenizer(self, source: Path) -> Manifest:
+        """The tokenizer stage, with a tokenizer.json that is there already."""
+        from codelm.tokenizer import take
+
+        return take(self.tokenizer, source)
+
     def encode(self) -> Manifest:
         """The tokens stage."""
         from codelm.corpus.tokens import encode

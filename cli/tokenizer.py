@@ -1,9 +1,12 @@
 """`codelm tokenizer`: train the byte-level BPE and encode the corpus with it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from cli.stages import RunFolder
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -32,6 +35,37 @@ def train(
         folder = RunFolder(run, display)
         made = folder.train_tokenizer(settings).counts
         tokens = folder.encode().counts
+    tell(folder, made, tokens)
+
+
+@app.command()
+def encode(
+    run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with its corpus.")],
+    tokenizer: Annotated[
+        Path, typer.Option(metavar="PATH", help="A tokenizer.json, or the run folder or checkpoint that it belongs to.")
+    ],
+) -> None:
+    """Encode both splits with a tokenizer that is there already: DIR/tokenizer and DIR/tokens.
+
+    A model can only be trained further, or be a teacher, on tokens of its own tokenizer.
+
+    Example: codelm tokenizer encode --run runs/mine --tokenizer runs/base
+    """
+    from cli.progress import Display
+    from cli.stages import RunFolder
+    from codelm.stage import lock
+    from codelm.tokenizer import find
+
+    source = find(tokenizer)
+    with lock(run, create=False), Display() as display:
+        folder = RunFolder(run, display)
+        made = folder.take_tokenizer(source).counts
+        tokens = folder.encode().counts
+    tell(folder, made, tokens)
+
+
+def tell(folder: "RunFolder", made: dict[str, Any], tokens: dict[str, Any]) -> None:
+    """A line on what stands now."""
     typer.echo(
         f"{folder.tokenizer}: {made['vocab_size']:,} entries; {folder.tokens}: {tokens['train']['tokens']:,} tokens to train"
         f" on, {tokens['train']['bytes_per_token']} bytes each, {tokens['valid']['tokens']:,} held out"

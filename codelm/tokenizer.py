@@ -7,6 +7,7 @@ ordinary text, in training as in serving.
 
 import hashlib
 import json as jsonlib
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from codelm.corpus.read import fingerprint, read_rows
 from codelm.errors import UserError
 from codelm.fim import SPECIAL_TOKENS, FimTokens
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage
+from codelm.stage import Manifest, Stage, digest, file_sha256
 
 FILE = "tokenizer.json"
 UNUSED = "<|unused_{}|>"
@@ -120,6 +121,45 @@ def byte_characters() -> list[str]:
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     stand_in = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(stand_in)) for byte in range(256)]
+
+
+def find(path: Path) -> Path:
+    """The tokenizer.json that a path means: that file, or the one of a folder, a run, or the run that a checkpoint is of.
+
+    Raises UserError if there is none.
+    """
+    run = path.absolute().parent.parent
+    for candidate in (path, path / FILE, path / "tokenizer" / FILE, run / "tokenizer" / FILE):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path}: no {FILE} there", "give a tokenizer.json, a run folder, or a checkpoint in its run folder")
+
+
+def fingerprint_of(path: Path) -> str:
+    """What `Manifest.fingerprint` is of a stage that holds this tokenizer.json and nothing else."""
+    return digest({FILE: file_sha256(path)})
+
+
+def take(folder: Path, source: Path) -> Manifest:
+    """The stage folder `<run>/tokenizer` with a tokenizer that is there already, such as that of a model to train further.
+
+    source: a tokenizer.json. What stands in the folder is left alone if it is the same. Raises UserError if it is another
+    one, or if the source is no usable tokenizer.
+    """
+    vocabulary = Tokenizer(source)
+    if folder.exists() and (held := Manifest.read(folder)).fingerprint != fingerprint_of(source):
+        raise UserError(
+            f"{folder} holds another tokenizer ({held.counts['vocab_size']:,} entries) than {source}",
+            "give another run folder with --run: what was encoded with the one means nothing to the other",
+        )
+    if folder.exists():
+        return Manifest.read(folder)
+    stage = Stage(folder, {"taken": vocabulary.sha256}, libraries=("tokenizers",))
+    with stage.build() as temporary:
+        shutil.copyfile(source, temporary / FILE)
+        unused = sum(not piece for piece in vocabulary.token_bytes) - len(SPECIAL_TOKENS)
+        stage.counts = {"vocab_size": vocabulary.vocab_size, "unused": unused}
+    return Manifest.read(folder)
 
 
 def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progress = silent) -> Manifest:
