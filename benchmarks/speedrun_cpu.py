@@ -1,0 +1,278 @@
+"""Speedrun: nano on the standard library for some minutes on this CPU, recipe against recipe, by held-out bits per byte.
+
+    python benchmarks/speedrun_cpu.py                                     best, report and trainer, 5 minutes, 3 seeds
+    python benchmarks/speedrun_cpu.py --recipes best adamw cosine          an ablation
+    python benchmarks/speedrun_cpu.py --tokens 400_000 --recipes best adamw  equal tokens, for a machine that does other work
+
+Recipes are in speedrun_recipes.yaml. All are measured on the same held-out text, in bits per byte, which do not depend on the
+tokenizer. Within a seed the recipes run one after the other, in turning order. The clock stands still while a model is
+evaluated. A budget of minutes becomes a number of steps by a short measurement at the start of each training, as in `codelm
+train pretrain --minutes`. `time_ratio` is the share of the time of `report` that `best` takes to the final bits per byte of
+`report`, by the straight line between the measured points around it. The last line is one JSON object with all figures.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+
+from codelm.config.corpus import CorpusConfig
+from codelm.config.preset import Preset, load_preset, merged
+from codelm.corpus.build import build
+from codelm.corpus.tokens import TokenShard, encode, open_shard
+from codelm.evaluation.bits_per_byte import bits_per_byte
+from codelm.evaluation.exact_match import is_exact
+from codelm.evaluation.generate import write_lines
+from codelm.evaluation.places import draw_places
+from codelm.models import build_model
+from codelm.stage import digest
+from codelm.tokenizer import FILE, Tokenizer, train
+from training.data import SAMPLE, generator, loader
+from training.pretrain import loop
+from training.schedule import learning_rate_share
+
+RECIPES = Path(__file__).with_name("speedrun_recipes.yaml")
+POINTS = 10
+"""How often a curve is measured."""
+CURVE_TOKENS = 40_000
+FINAL_TOKENS = 200_000
+PLACES = 256
+MEASURED_STEPS = 8
+
+
+class Recipe(NamedTuple):
+    """What is trained, and on which data."""
+
+    name: str
+    preset: Preset
+    trainer: bool
+    tokenizer: Path
+    tokens: Path
+
+
+class Clock:
+    """Seconds of wall time and of this process's CPU time while it runs."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def start(self) -> None:
+        self.started = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        self.wall += time.perf_counter() - self.started[0]
+        self.cpu += time.process_time() - self.started[1]
+
+
+class Race:
+    """One training: its clock, its curve, and how many steps it has."""
+
+    def __init__(self, recipe: Recipe, valid: TokenShard, tokenizer: Tokenizer, tokens_per_step: int) -> None:
+        self.recipe, self.valid, self.tokenizer, self.tokens_per_step = recipe, valid, tokenizer, tokens_per_step
+        self.clock = Clock()
+        self.curve: list[tuple[float, float]] = []
+
+    def set_steps(self, minutes: float, tokens: int | None, seconds_per_step: Callable[[], float]) -> int:
+        """The length of the training, by tokens or by minutes at the measured speed."""
+        self.steps = max(1, tokens // self.tokens_per_step if tokens else int(minutes * 60 / seconds_per_step()))
+        self.due = {max(1, round(self.steps * number / POINTS)) for number in range(1, POINTS + 1)}
+        return self.steps
+
+    def after(self, step: int, model: Any) -> None:
+        """A point of the curve, if one is due after that many steps."""
+        if step in self.due:
+            amount = FINAL_TOKENS if step == self.steps else CURVE_TOKENS
+            self.curve.append((round(self.clock.wall, 1), round(bits_per_byte(model, self.valid, self.tokenizer, amount), 4)))
+
+    def figures(self, model: Any, texts: list[str]) -> dict[str, Any]:
+        """What the training was worth."""
+        places = draw_places(texts, PLACES, seed=0)
+        started = time.process_time()
+        lines = write_lines(model, self.tokenizer, places)
+        return {
+            "recipe": self.recipe.name,
+            "bits_per_byte": self.curve[-1][1],
+            "exact_match": round(statistics.mean(map(is_exact, lines, places)), 4),
+            "cpu_ms_per_completion": round((time.process_time() - started) * 1e3 / len(places), 2),
+            "tokens": self.steps * self.tokens_per_step,
+            "seconds": round(self.clock.wall, 1),
+            "tokens_per_second": round(self.steps * self.tokens_per_step / self.clock.wall),
+            "tokens_per_cpu_second": round(self.steps * self.tokens_per_step / self.clock.cpu),
+            "curve": self.curve,
+        }
+
+
+def run_ours(recipe: Recipe, texts: list[str], minutes: float, tokens: int | None) -> dict[str, Any]:
+    """Our loop's own steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = loop(
+            Path(folder), recipe.preset.with_training(tokens=1), recipe.tokens, recipe.tokenizer, lambda *_, **__: None, print
+        )
+    race = Race(recipe, ours.valid, ours.tokenizer, ours.tokens_per_step)
+    steps = race.set_steps(minutes, tokens, ours.measure_step)
+    batches = iter(loader(ours.samples, ours.batches(0, steps), recipe.preset.pretrain.engine.workers))
+    ours.step(ours.next_batch(iter(loader(ours.samples, ours.batches(0, 1), 0))), 0, 0.0)  # compiled before the clock starts
+    for step in range(steps):
+        race.clock.start()
+        ours.step(ours.next_batch(batches), step, learning_rate_share(step, steps, ours.config))
+        race.clock.stop()
+        race.after(step + 1, ours.engine.model)
+    return race.figures(ours.engine.model, texts)
+
+
+class Crops(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Windows at random places of the documents laid end to end; the Trainer's model shifts the labels itself."""
+
+    def __init__(self, shard: TokenShard, length: int, seed: int, count: int) -> None:
+        self.shard, self.length, self.seed, self.count = shard, length, seed, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        start = int(generator(self.seed, SAMPLE, i).integers(len(self.shard.ids) - self.length))
+        ids = torch.from_numpy(np.asarray(self.shard.ids[start : start + self.length], dtype=np.int64))
+        return {"input_ids": ids, "labels": ids}
+
+
+def run_trainer(recipe: Recipe, texts: list[str], minutes: float, tokens: int | None) -> dict[str, Any]:
+    """`transformers.Trainer` as one would set it up by hand."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    config, tokenizer = recipe.preset.pretrain, Tokenizer(recipe.tokenizer / FILE)
+    length = recipe.preset.model.context_length
+    race = Race(recipe, open_shard(recipe.tokens, "valid"), tokenizer, config.batch_size * length)
+    train_shard = open_shard(recipe.tokens, "train")
+
+    class Watch(TrainerCallback):
+        def __init__(self, race: Race | None) -> None:
+            self.race, self.ends = race, [time.perf_counter()]
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            self.ends.append(time.perf_counter())
+            if self.race:
+                self.race.clock.stop()
+                self.race.after(state.global_step, model)
+                self.race.clock.start()  # the time between two steps, in which it fetches data, counts too
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            if self.race:
+                self.race.clock.start()
+
+    def fit(steps: int, watch: Watch) -> Any:
+        model = build_model(recipe.preset.model, tokenizer.fim.endoftext, tokenizer.fim.fim_pad, config.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder, per_device_train_batch_size=config.batch_size, max_steps=steps, seed=config.seed,
+                learning_rate=config.learning_rate, lr_scheduler_type="cosine", warmup_steps=max(1, steps // 50),
+                weight_decay=0.1, adam_beta2=0.95, max_grad_norm=1.0, save_strategy="no", report_to=[], disable_tqdm=True,
+                logging_strategy="no", use_cpu=True,
+            )  # fmt: skip
+            data = Crops(train_shard, length, config.seed, steps * config.batch_size)
+            Trainer(model=model, args=arguments, train_dataset=data, callbacks=[watch]).train()
+        AcceleratorState._reset_state(reset_partial_state=True)  # what comes next may have another precision
+        return model
+
+    def seconds_per_step() -> float:
+        watch = Watch(None)
+        fit(MEASURED_STEPS, watch)
+        return float(np.median(np.diff(watch.ends)[2:]))
+
+    steps = race.set_steps(minutes, tokens, seconds_per_step)
+    return race.figures(fit(steps, Watch(race)), texts)
+
+
+def prepared(folder: Path, names: list[str], seed: int) -> list[Recipe]:
+    """The recipes with their data; data that several share is made once."""
+    recipes, known = [], yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    for name in names:
+        changes = known[name]
+        values = load_preset("nano").model_dump()
+        for group in ("model", "tokenizer", "pretrain"):
+            values[group] = merged(values[group], changes.get(group, {}))
+        preset = Preset.model_validate(values).with_training(seed=seed)
+        data = folder / digest(preset.tokenizer.model_dump())[:12]
+        train(data / "tokenizer", preset.tokenizer, folder / "corpus")
+        encode(data / "tokens", folder / "corpus", data / "tokenizer")
+        recipes.append(Recipe(name, preset, changes.get("trainer", False), data / "tokenizer", data / "tokens"))
+    return recipes
+
+
+def seconds_to(curve: list[tuple[float, float]], bits: float) -> float | None:
+    """When a curve reaches so few bits per byte; None if it never does."""
+    before = None
+    for seconds, value in curve:
+        if value <= bits:
+            if before is None:
+                return seconds
+            return before[0] + (seconds - before[0]) * (before[1] - bits) / max(before[1] - value, 1e-9)
+        before = seconds, value
+    return None
+
+
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians and spread by recipe, and how long `best` takes to where `report` ends."""
+    by_recipe: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_recipe.setdefault(result["recipe"], []).append(result)
+    figures: dict[str, Any] = {}
+    for name, runs in by_recipe.items():
+        medians = {
+            key: statistics.median(run[key] for run in runs) for key in runs[0] if key not in ("seed", "recipe", "curve")
+        }
+        bits = [run["bits_per_byte"] for run in runs]
+        figures[name] = {**medians, "bits_per_byte_spread": round(max(bits) - min(bits), 4)}
+    if {"best", "report"} <= by_recipe.keys():
+        ratios = []
+        for best, report in zip(by_recipe["best"], by_recipe["report"], strict=True):
+            reached = seconds_to(best["curve"], report["bits_per_byte"])
+            ratios.append(None if reached is None else round(reached / report["seconds"], 3))
+        figures["time_ratio"] = ratios
+    return figures
+
+
+def main() -> None:
+    """Makes the data once, then races."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=["best", "report", "trainer"], metavar="NAME")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--tokens", type=int, help="instead of minutes")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the data is kept, for another call")
+    arguments = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = arguments.folder or Path(name)
+        build(folder / "corpus", CorpusConfig())
+        for seed in range(arguments.seeds):
+            recipes = prepared(folder, arguments.recipes, seed)
+            turn = seed % len(recipes)
+            for recipe in [*recipes[turn:], *recipes[:turn]]:
+                texts = held_out(recipe)
+                run = run_trainer if recipe.trainer else run_ours
+                results.append({"seed": seed} | run(recipe, texts, arguments.minutes, arguments.tokens))
+                print(json.dumps(results[-1]), flush=True)
+                torch._dynamo.reset()
+    budget = {"tokens": arguments.tokens} if arguments.tokens else {"minutes": arguments.minutes}
+    threads = torch.get_num_threads()
+    print(json.dumps({"benchmark": "speedrun_cpu", **budget, "seeds": arguments.seeds, "threads": threads, **summary(results)}))
+
+
+def held_out(recipe: Recipe) -> list[str]:
+    """The texts of the validation split."""
+    from codelm.evaluation.exact_match import texts_of
+
+    return texts_of(open_shard(recipe.tokens, "valid"), Tokenizer(recipe.tokenizer / FILE))
+
+
+if __name__ == "__main__":
+    main()
