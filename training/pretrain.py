@@ -1,6 +1,5 @@
 """Pretraining: the stage `<run>/pretrain`."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage
 from codelm.tokenizer import FILE as TOKENIZER_FILE
 from codelm.tokenizer import Tokenizer
-from training import checkpoint
+from training import origin
 from training.budget import DEFAULT_TOKENS_PER_PARAMETER
 from training.data import PackedSamples
 from training.engine import Engine
 from training.loop import Loop
 from training.optimizers import build_optimizer
-from training.stage import LIBRARIES, OPERATIONAL, SETTINGS, run_stage
+from training.stage import LIBRARIES, OPERATIONAL, run_stage
 
 
 def pretrain(
@@ -45,7 +44,8 @@ def pretrain(
     identity = {"model": preset.model.model_dump(), "pretrain": preset.pretrain.model_dump(exclude=OPERATIONAL)}
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
     if init is not None:
-        init = initial_checkpoint(init, inputs["tokenizer"])
+        init = origin.given(init, "--init")
+        origin.check_tokenizer(init, inputs["tokenizer"], "--init", must_be_known=False)
         check_weights_fit(init, preset.model)
         inputs["init"] = weights_sha256(init)
         if restart and init.resolve().is_relative_to(folder.resolve()):
@@ -82,28 +82,3 @@ def loop(
     engine = Engine(model, build_optimizer(model, config), config)
     flops = flops_per_token(preset.model)
     return Loop(folder, config, engine, samples, open_shard(tokens, "valid"), vocabulary, progress, say, flops)
-
-
-def initial_checkpoint(path: Path, tokenizer: str) -> Path:
-    """The checkpoint that `--init` means: a folder with weights, or the newest checkpoint of a training's folder.
-
-    tokenizer: the fingerprint of the run's own. Raises UserError if there is none, if it is damaged, or if it was trained
-    with another tokenizer (told by the settings beside a training's checkpoints; others' checkpoints carry none).
-    """
-    if not (path / "model.safetensors").is_file():
-        newest = checkpoint.latest(path)
-        if newest is None:
-            raise UserError(f"{path} holds no checkpoint", "give --init the folder of a checkpoint")
-        path = newest
-    elif (path / checkpoint.STATE).exists():
-        checkpoint.verify(path)
-    try:
-        theirs = json.loads((path.parent / SETTINGS).read_text(encoding="utf-8"))["inputs"]["tokenizer"]
-    except (OSError, ValueError, KeyError):
-        return path
-    if theirs != tokenizer:
-        raise UserError(
-            f"{path} was trained with another tokenizer: its weights mean other tokens",
-            "give --run a folder with the same tokenizer, or leave out --init",
-        )
-    return path

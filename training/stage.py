@@ -55,14 +55,12 @@ def claim(stage: Stage) -> None:
         write_atomically(path, json.dumps(settings, indent=2) + "\n")
         return
     try:
-        before = dict(flat(json.loads(path.read_text(encoding="utf-8"))))
+        before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged", "start the run anew with --restart") from error
-    now = dict(flat(json.loads(json.dumps(settings))))
     differing = [
-        key if key.startswith("inputs.") else f"{key.removeprefix('config.')} {before.get(key)} → {now.get(key)}"
-        for key in sorted(before | now)
-        if before.get(key) != now.get(key)
+        change.partition(" ")[0] if change.startswith("inputs.") else change.removeprefix("config.")
+        for change in differences(before, json.loads(json.dumps(settings)))
     ]
     if differing:
         raise UserError(
@@ -89,6 +87,12 @@ def is_running(folder: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def differences(before: Any, now: Any) -> list[str]:
+    """`key before → now` for each dotted key that two nested mappings, as read from JSON, do not share."""
+    old, new = dict(flat(before)), dict(flat(now))
+    return [f"{key} {old.get(key)} → {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

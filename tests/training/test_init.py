@@ -15,8 +15,8 @@ from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
 from codelm.models import weights_sha256
 from codelm.stage import Manifest
-from training import checkpoint, metrics
-from training.pretrain import initial_checkpoint, pretrain
+from training import checkpoint, metrics, origin
+from training.pretrain import pretrain
 
 Extend = Callable[..., Manifest]
 
@@ -53,7 +53,7 @@ def test_it_begins_with_the_weights_and_a_fresh_optimiser(extend: Extend, uninte
     state = torch.load(tmp_path / "extended" / "checkpoint-2" / "optimizer.pt", weights_only=True)["state"]
     assert {float(entry["step"]) for entry in state.values()} == {2.0}
     # the checkpoint itself and the folder that holds it are the same
-    assert initial_checkpoint(newest, manifest.inputs["tokenizer"]) == newest
+    assert origin.given(newest, "--init") == newest
     assert extend(init=newest).key == manifest.key
 
 
