@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codelm.config.model import ModelConfig
+from codelm.config.model import ModelConfig, RopeScaling
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
-from codelm.models import weights_sha256
+from codelm.models import load_model, weights_sha256
 from codelm.stage import Manifest
 from training import checkpoint, metrics, origin
 from training.pretrain import pretrain
@@ -63,6 +63,20 @@ def test_with_a_rate_of_almost_nothing_the_weights_stay(extend: Extend, uninterr
         load_file(checkpoint.found(folder)[-1] / "model.safetensors") for folder in (uninterrupted, tmp_path / "extended")
     )
     assert max(float((after[name] - before[name]).abs().max()) for name in before) < 5e-4
+
+
+@pytest.mark.parametrize("method", ["linear", "ntk", "yarn"])
+def test_a_context_is_extended(extend: Extend, tmp_path: Path, method: str) -> None:
+    scaling = {"method": method, "factor": 4, "original_context": 64}
+    manifest = extend(steps=4, context_length=256, rope_scaling=scaling)
+    rows = [row for row in metrics.read(tmp_path / "extended") if "loss" in row]
+    assert [row["tokens"] for row in rows] == [512, 1024, 1536, 2048]
+    config = load_model(tmp_path / "extended" / manifest.counts["checkpoint"]).config
+    assert config.max_position_embeddings == 256
+    assert config.rope_parameters["rope_type"] == ("default" if method == "ntk" else method)
+    assert config.rope_parameters["rope_theta"] == pytest.approx(10_000 * (4 ** (64 / 62) if method == "ntk" else 1))
+    preset = load_preset(str(tmp_path / "extended" / "preset.yaml"))
+    assert preset.model.rope_scaling == RopeScaling.model_validate(scaling)
 
 
 def test_other_initial_weights_are_another_run(extend: Extend, uninterrupted: Path, tmp_path: Path) -> None:
