@@ -1,15 +1,10 @@
-"""Training on a CPU: how fast the loop is, and what fill-in-the-middle costs in bits per byte.
+"""Training on a CPU: how fast the loop is against a plain Hugging Face `Trainer` in float32.
 
-Two comparisons, each within one run:
+The same shape, data and batch, in alternating rounds, by the medians of whole steps; and the share of the loop's own time that
+is neither forward, backward nor step. What is learned by it is speedrun_cpu.py's to say.
 
-- throughput: tokens/s of `codelm train pretrain` against a plain Hugging Face `Trainer` in float32, with the same shape, data
-  and batch, in alternating rounds; the ratio of the medians;
-- quality: held-out bits per byte after the same time, against AdamW at 3e-3 on random crops without fill-in-the-middle, with
-  the same shape and the same engine.
-
-    python benchmarks/train_cpu.py                        both, about 15 minutes
-    python benchmarks/train_cpu.py --minutes 1 --rounds 1  a glance
-    python benchmarks/train_cpu.py --only throughput --preset benchmarks/20m-512.yaml
+    python benchmarks/train_cpu.py
+    python benchmarks/train_cpu.py --preset benchmarks/20m-512.yaml --rounds 1
 
 The last line is one JSON object with all figures.
 """
@@ -30,24 +25,14 @@ from codelm.config.corpus import CorpusConfig
 from codelm.config.preset import Preset, load_preset
 from codelm.corpus.build import build
 from codelm.corpus.tokens import encode, open_shard
-from codelm.evaluation.bits_per_byte import bits_per_byte
-from codelm.models import build_model, load_model
+from codelm.models import build_model
 from codelm.tokenizer import FILE, Tokenizer, train
 from training import metrics
-from training.data import SAMPLE, PackedSamples, generator
-from training.pretrain import Run, pretrain
+from training.data import PackedSamples
+from training.engine.precision import precision_of
+from training.pretrain import pretrain
 
 WARM_UP_STEPS = 4
-BITS_TOKENS = 200_000
-
-
-class RandomCrops(PackedSamples):
-    """The baseline's data: windows at random places of the documents laid end to end, as plain text."""
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        start = int(generator(self.seed, SAMPLE, i).integers(len(self.shard.ids) - self.length))
-        ids = torch.from_numpy(np.asarray(self.shard.ids[start : start + self.length + 1], dtype=np.int64))
-        return ids[:-1], ids[1:]
 
 
 class TrainerSamples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -60,16 +45,17 @@ class TrainerSamples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return self.count
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        ids, _ = self.samples[i]
+        ids = self.samples[i].ids
         return {"input_ids": ids, "labels": ids}
 
 
-def our_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float:
-    """Median tokens/s of our loop."""
-    tokens = steps * preset.pretrain.micro_batch_size * preset.model.context_length
-    settings = preset.with_training(tokens=tokens, watch={"log_every": 1, "evaluations": 0, "checkpoint_seconds": 1e9})
-    pretrain(folder, settings, data / "tokens", data / "tokenizer")
-    return statistics.median(row["tokens_per_second"] for row in metrics.read(folder)[WARM_UP_STEPS:])
+def our_speed(folder: Path, data: Path, preset: Preset, steps: int) -> tuple[float, float]:
+    """Median tokens/s of our loop, and its median share of overhead."""
+    tokens = steps * preset.pretrain.batch_size * preset.model.context_length
+    watch = {"log_every": 1, "evaluations": 0, "checkpoint_seconds": 1e9}
+    pretrain(folder, preset.with_training(tokens=tokens, watch=watch), data / "tokens", data / "tokenizer")
+    rows = [row for row in metrics.read(folder) if "loss" in row][WARM_UP_STEPS:]
+    return statistics.median(row["tokens_per_second"] for row in rows), statistics.median(row["overhead_share"] for row in rows)
 
 
 def trainer_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float:
@@ -92,7 +78,7 @@ def trainer_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float
         model=build_model(preset.model, tokenizer.fim.endoftext, tokenizer.fim.fim_pad),
         args=TrainingArguments(
             output_dir=str(folder),
-            per_device_train_batch_size=preset.pretrain.micro_batch_size,
+            per_device_train_batch_size=preset.pretrain.batch_size,
             max_steps=steps,
             learning_rate=preset.pretrain.learning_rate,
             save_strategy="no",
@@ -101,78 +87,50 @@ def trainer_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float
             logging_strategy="no",
             use_cpu=True,
         ),
-        train_dataset=TrainerSamples(samples, steps * preset.pretrain.micro_batch_size),
+        train_dataset=TrainerSamples(samples, steps * preset.pretrain.batch_size),
         callbacks=[clock],
     ).train()
     AcceleratorState._reset_state(reset_partial_state=True)  # else what comes next would have to be float32 too
     seconds = np.diff(clock.ends)[WARM_UP_STEPS - 1 :]
-    return preset.pretrain.micro_batch_size * preset.model.context_length / float(np.median(seconds))
+    return preset.pretrain.batch_size * preset.model.context_length / float(np.median(seconds))
 
 
 def throughput(folder: Path, data: Path, preset: Preset, rounds: int, steps: int) -> dict[str, Any]:
     """Alternating rounds of both, and the ratio of their medians."""
-    ours, trainer = [], []
+    ours, overheads, trainer = [], [], []
     for number in range(rounds):
-        ours.append(our_speed(folder / f"ours-{number}", data, preset, steps))
+        speed, overhead = our_speed(folder / f"ours-{number}", data, preset, steps)
+        ours.append(speed)
+        overheads.append(overhead)
         trainer.append(trainer_speed(folder / f"trainer-{number}", data, preset, steps))
         print(f"round {number + 1}: ours {ours[-1]:,.0f} tokens/s, Trainer in float32 {trainer[-1]:,.0f}", flush=True)
     return {
         "tokens_per_second": round(statistics.median(ours)),
         "trainer_tokens_per_second": round(statistics.median(trainer)),
         "throughput_ratio": round(statistics.median(ours) / statistics.median(trainer), 2),
+        "overhead_share": round(statistics.median(overheads), 4),
         "rounds": rounds,
     }
 
 
-def quality(folder: Path, data: Path, preset: Preset, minutes: float) -> dict[str, Any]:
-    """Bits per byte with fill-in-the-middle and of the baseline, after the budget that `minutes` gives on this machine."""
-    tokenizer, valid = Tokenizer(data / "tokenizer" / FILE), open_shard(data / "tokens", "valid")
-
-    def bits(checkpoint: Path) -> float:
-        return bits_per_byte(load_model(checkpoint), valid, tokenizer, BITS_TOKENS)
-
-    made = pretrain(folder / "fim", preset.with_training(minutes=minutes), data / "tokens", data / "tokenizer")
-    with_fim = bits(folder / "fim" / made.counts["checkpoint"])
-    print(f"with fill-in-the-middle: {with_fim:.4f} bits per byte, {made.seconds:.0f} s", flush=True)
-
-    # the same tokens on the same engine take the same time
-    plain = preset.with_training(tokens=made.counts["tokens"], learning_rate=3e-3)
-    (folder / "baseline").mkdir()
-    run = Run(folder / "baseline", plain, data / "tokens", data / "tokenizer", lambda *_, **__: None, print)
-    run.samples = RandomCrops(run.samples.shard, tokenizer, plain.pretrain.fim, plain.model.context_length, seed=0)
-    started = time.monotonic()
-    counts = run.to_the_end()
-    baseline = bits(folder / "baseline" / counts["checkpoint"])
-    print(f"baseline: {baseline:.4f} bits per byte, {time.monotonic() - started:.0f} s", flush=True)
-    return {
-        "minutes": minutes,
-        "tokens": made.counts["tokens"],
-        "bits_per_byte": round(with_fim, 4),
-        "baseline_bits_per_byte": round(baseline, 4),
-        "bits_per_byte_ratio": round(with_fim / baseline, 4),
-    }
-
-
 def main() -> None:
-    """Prepares the standard library once, then runs what was asked for."""
+    """Prepares the standard library once, then measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="nano")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of each training of the quality comparison")
-    parser.add_argument("--rounds", type=int, default=3, help="of the throughput comparison")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20, help="of each round")
-    parser.add_argument("--only", choices=["throughput", "quality"])
     arguments = parser.parse_args()
     preset = load_preset(arguments.preset)
-    figures: dict[str, Any] = {"benchmark": "train_cpu", "preset": preset.name, "threads": torch.get_num_threads()}
+    figures: dict[str, Any] = {
+        "benchmark": "train_cpu", "preset": preset.name, "threads": torch.get_num_threads(),
+        "precision": precision_of(preset.pretrain.engine.precision),
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder / "corpus", CorpusConfig())
         train(folder / "tokenizer", preset.tokenizer, folder / "corpus")
         encode(folder / "tokens", folder / "corpus", folder / "tokenizer")
-        if arguments.only != "quality":
-            figures |= throughput(folder, folder, preset, arguments.rounds, arguments.steps)
-        if arguments.only != "throughput":
-            figures |= quality(folder, folder, preset, arguments.minutes)
+        figures |= throughput(folder, folder, preset, arguments.rounds, arguments.steps)
     print(json.dumps(figures))
 
 
