@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from codelm.errors import UserError
 from codelm.stage import write_atomically
+from training.run_folder import BUDGET
 
-FILE = "budget.json"
 MEASURED_SECONDS = 8.0
 DEFAULT_TOKENS_PER_PARAMETER = 20
 """Of a run that is given neither tokens nor minutes (Hoffmann et al. 2022, arXiv 2203.15556)."""
@@ -43,17 +43,17 @@ class Budget(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Records the budget of the run in `folder`."""
-        write_atomically(folder / FILE, self.model_dump_json(indent=2) + "\n")
+        write_atomically(folder / BUDGET, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Budget | None":
         """The recorded budget, if there is one. Raises UserError if it is broken."""
         try:
-            return cls.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+            return cls.model_validate_json((folder / BUDGET).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (ValidationError, UnicodeDecodeError) as error:
-            raise UserError(f"{folder / FILE} is damaged", "start the run anew with --restart") from error
+            raise UserError(f"{folder / BUDGET} is damaged", "start the run anew with --restart") from error
 
 
 def measure(step: Callable[[], object]) -> float:

@@ -18,14 +18,7 @@ from safetensors.torch import load_file
 
 from codelm.errors import UserError
 from codelm.stage import disk_full_is_a_user_error, file_sha256
-
-PREFIX = "checkpoint-"
-STATE = "state.json"
-
-
-def name_of(step: int) -> str:
-    """The folder of the checkpoint after a step."""
-    return f"{PREFIX}{step}"
+from training.run_folder import STATE, found, name_of, step_of
 
 
 def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer) -> Path:
@@ -80,14 +73,6 @@ def write_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
             raise cause if isinstance(cause, OSError) else error from None
 
 
-def found(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(
-        (path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdecimal()),
-        key=lambda path: int(path.name.removeprefix(PREFIX)),
-    )
-
-
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint, if there is one. Raises UserError if it is damaged."""
     paths = found(folder)
@@ -117,4 +102,4 @@ def restore(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise UserError(f"{path} is a checkpoint of another model", "give another --run, or --restart")
     optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True))
-    return int(path.name.removeprefix(PREFIX))
+    return step_of(path)

@@ -16,6 +16,10 @@ TIMING = frozenset({"seconds", "tokens_per_second", "mfu", "memory_bytes", "over
 """What depends on the machine and its mood: all else in a row is the same when a run is killed and resumed."""
 
 
+BITS_PER_BYTE, EXACT_MATCH, EDIT_SIMILARITY = "valid_bits_per_byte", "valid_exact_match", "valid_edit_similarity"
+"""What an evaluation on held-out files adds."""
+
+
 class Metrics:
     """Appends one JSON object a logged step to metrics.jsonl and tells the same numbers to the others."""
 
@@ -107,13 +111,22 @@ class _WandbRun:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The rows logged so far; a last line that a killed process left half-written is no row."""
+    if not (folder / FILE).exists():
+        return []
+    return parse((folder / FILE).read_bytes())
+
+
+def parse(data: bytes) -> list[dict[str, Any]]:
+    """The rows in whole lines of a log; what follows a broken line is none."""
     rows = []
-    if (folder / FILE).exists():
-        for line in (folder / FILE).read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+    for line in data.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
     return rows
 
 

@@ -7,7 +7,7 @@ from codelm.errors import UserError
 from codelm.tokenizer import FILE as TOKENIZER_FILE
 from codelm.tokenizer import fingerprint_of
 from training import checkpoint
-from training.stage import SETTINGS
+from training.run_folder import SETTINGS, STATE
 
 WEIGHTS = "model.safetensors"
 
@@ -22,7 +22,7 @@ def given(path: Path, option: str) -> Path:
         if newest is None:
             raise UserError(f"{path} holds no checkpoint", f"give {option} the folder of a checkpoint")
         return newest
-    if (path / checkpoint.STATE).exists():
+    if (path / STATE).exists():
         checkpoint.verify(path)
     return path
 

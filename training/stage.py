@@ -4,13 +4,10 @@ A killed run is to be resumed from its folder: `settings.json` says what it is a
 `budget.json` how long it is, `checkpoint-<step>/` where it stands.
 """
 
-import contextlib
-import fcntl
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,9 +15,8 @@ import yaml
 from codelm.config.preset import Preset
 from codelm.errors import UserError
 from codelm.stage import Manifest, Stage, disk_full_is_a_user_error, write_atomically
+from training.run_folder import PRESET, SETTINGS, marked_as_running
 
-SETTINGS = "settings.json"
-PRESET = "preset.yaml"
 OPERATIONAL: Any = {"engine": True, "watch": {"log_every", "checkpoint_seconds", "keep_checkpoints", "wandb"}}
 """Settings that may change when a run is resumed: the weights do not depend on them."""
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
@@ -67,26 +63,6 @@ def claim(stage: Stage) -> None:
             f"{stage.folder} holds a run with other settings ({', '.join(differing[:3])})",
             "give another folder with --run, or throw that training away with --restart",
         )
-
-
-@contextlib.contextmanager
-def marked_as_running(folder: Path) -> Iterator[None]:
-    """Others can tell that the run in a folder goes on: the system takes the mark away when the process dies."""
-    with (folder / SETTINGS).open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # shared, for all ranks have it
-        yield
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process of this machine is training in a folder."""
-    try:
-        with (folder / SETTINGS).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def differences(before: Any, now: Any) -> list[str]:

@@ -22,14 +22,12 @@ from training import checkpoint, watch_evaluation, watch_plot
 from training.budget import Budget
 from training.engine import Engine
 from training.loss import KINDS
-from training.metrics import Metrics, last
-from training.stage import SETTINGS
+from training.metrics import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH, Metrics, last
+from training.run_folder import BEST, SETTINGS, found, name_of
 from training.watch_clock import Clock, memory, peak_memory
-from training.watch_evaluation import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH, Evaluation
+from training.watch_evaluation import Evaluation
 from training.watch_peak import Peak, peak_of
 from training.watch_stop import Stop, Stopper
-
-BEST = "best.json"
 
 
 class Step(NamedTuple):
@@ -207,12 +205,12 @@ class Watcher:
 
     def mark_best(self) -> str | None:
         """Writes which of the checkpoints that are there is the best by infilling; returns its name."""
-        there = {path.name for path in checkpoint.found(self.folder)}
-        rows = [row for row in self.rows if BITS_PER_BYTE in row and checkpoint.name_of(row["step"]) in there]
+        there = {path.name for path in found(self.folder)}
+        rows = [row for row in self.rows if BITS_PER_BYTE in row and name_of(row["step"]) in there]
         if not rows:
             return None
         row = max(rows, key=watch_evaluation.rank)
-        best = {"checkpoint": checkpoint.name_of(row["step"]), **{key: row[key] for key in row if key in SCORES}}
+        best = {"checkpoint": name_of(row["step"]), **{key: row[key] for key in row if key in SCORES}}
         write_atomically(self.folder / BEST, json.dumps(best, indent=2) + "\n")
         return str(best["checkpoint"])
 
@@ -230,7 +228,7 @@ class Watcher:
             "loss": last(self.rows, "loss"),
             BITS_PER_BYTE: last(self.rows, BITS_PER_BYTE),
             EXACT_MATCH: last(self.rows, EXACT_MATCH),
-            "checkpoint": checkpoint.name_of(self.done),
+            "checkpoint": name_of(self.done),
             "best_checkpoint": self.mark_best(),
             "peak_memory_bytes": peak_memory(self.engine.device),
             "time_shares": self.clock.shares(),

@@ -10,9 +10,8 @@ from codelm.corpus.tokens import TokenShard
 from codelm.evaluation.bits_per_byte import bits_per_byte
 from codelm.evaluation.exact_match import light_evaluation
 from codelm.tokenizer import Tokenizer
+from training.metrics import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH
 
-BITS_PER_BYTE, EXACT_MATCH, EDIT_SIMILARITY = "valid_bits_per_byte", "valid_exact_match", "valid_edit_similarity"
-"""Their names in the log."""
 SEED = 0
 """All runs on the same tokens are asked at the same places, so that their scores compare."""
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from training import metrics
-from training.watch_evaluation import BITS_PER_BYTE
-
-PLOT = "loss.png"
+from training.metrics import BITS_PER_BYTE
+from training.run_folder import PLOT
 
 
 def plot(folder: Path) -> None:

@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from codelm.config.watch import EarlyStop, Score
-from training.watch_evaluation import BITS_PER_BYTE, EXACT_MATCH
+from training.metrics import BITS_PER_BYTE, EXACT_MATCH
 
 COLUMNS: dict[Score, tuple[str, int]] = {"bits_per_byte": (BITS_PER_BYTE, -1), "exact_match": (EXACT_MATCH, 1)}
 """Score → its name in the log, and 1 if more is better."""

@@ -6,6 +6,7 @@ import platform
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def test_weights_and_biases_keeps_the_log_in_the_folder_when_offline(tmp_path: P
     for done in (0, 1):
         with metrics.Metrics(folder, done, wandb="codelm", settings={"pretrain": {"seed": 7}}) as log:
             log.log(done + 1, loss=1.5)
+        time.sleep(1)  # their folders are named by the second
     runs = wandb_records(folder)
     rows = [
         {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}

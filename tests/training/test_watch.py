@@ -15,7 +15,7 @@ from codelm.tokenizer import FILE, Tokenizer
 from training import checkpoint, metrics
 from training.data import PackedSamples, StepBatches, loader
 from training.loss import IGNORE
-from training.stage import is_running
+from training.run_folder import is_running
 
 Train = Callable[..., Manifest]
 Rows = Callable[[Path], list[dict[str, Any]]]
