@@ -7,6 +7,11 @@ Two orders of the same three texts around a cursor, as in Bavarian et al. 2022 (
 
 Prefix, middle and suffix are tokenised apart, in training as in serving, so a served prompt is token-identical to the
 beginning of a training example. Serving uses SPM: what is typed only appends to the prompt, and the KV cache stays.
+
+Files of one repository, as in Qwen2.5-Coder (arXiv 2409.12186, section 3.2.2), are laid one after the other, each content
+ending a line; the last of them may be a fill-in-the-middle example:
+
+    <|repo_name|>name⏎ <|file_sep|>path⏎ content <|file_sep|>path⏎ content … <|endoftext|>
 """
 
 from collections.abc import Callable, Sequence
@@ -66,6 +71,16 @@ def prompt(tokens: FimTokens, order: Order, prefix: Sequence[int], suffix: Seque
 def example(tokens: FimTokens, order: Order, prefix: Sequence[int], middle: Sequence[int], suffix: Sequence[int]) -> list[int]:
     """The token ids of a training example: the prompt, the middle and the end of text."""
     return [*prompt(tokens, order, prefix, suffix), *middle, tokens.endoftext]
+
+
+def repo_header(tokens: FimTokens, encode: Callable[[str], Sequence[int]], name: str) -> list[int]:
+    """The token ids that open the files of a repository."""
+    return [tokens.repo_name, *encode(f"{name}\n")]
+
+
+def file_header(tokens: FimTokens, encode: Callable[[str], Sequence[int]], path: str) -> list[int]:
+    """The token ids that open a file of a repository."""
+    return [tokens.file_sep, *encode(f"{path}\n")]
 
 
 OVERHEAD = 4

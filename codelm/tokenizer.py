@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
@@ -101,9 +103,14 @@ class Tokenizer:
                 table[id_] = bytes(byte_of[character] for character in token)
         return table
 
+    @cached_property
+    def byte_lengths(self) -> npt.NDArray[np.int64]:
+        """How many bytes each id stands for, (vocab_size,); 0 for special and unused tokens."""
+        return np.array([len(piece) for piece in self.token_bytes], dtype=np.int64)
+
     def decode(self, ids: Iterable[int]) -> bytes:
         """The bytes of a token sequence; special tokens give none."""
-        return b"".join(self.token_bytes[id_] for id_ in ids)
+        return b"".join(map(self.token_bytes.__getitem__, ids))
 
 
 def split_of(json: str) -> str:

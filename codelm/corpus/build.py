@@ -36,7 +36,7 @@ from codelm.stage import Manifest, Stage, digest, file_sha256, write_atomically
 
 HERE = Path(__file__).parent
 AFTERWARDS = {
-    *("export.py", "plan.py", "read.py", "reasons.py", "reasons.yaml", "report.html.j2"),
+    *("comments.yaml", "export.py", "plan.py", "prose.py", "read.py", "reasons.py", "reasons.yaml", "report.html.j2"),
     *("report.py", "snapshot.py", "status.py", "tokens.py", "why.py"),
 }
 """Files of this package that work on a finished corpus and do not shape it."""

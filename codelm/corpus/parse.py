@@ -1,9 +1,11 @@
 """Whether a language's parser takes a text: CPython's own for Python, tree-sitter grammars for others."""
 
+import itertools
 import platform
 import symtable
 import time
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -35,11 +37,15 @@ GRAMMARS = {
     "TypeScript": Grammar("tree_sitter_typescript", "language_typescript"),
 }
 TSX = Grammar("tree_sitter_typescript", "language_tsx")
+PYTHON = Grammar("tree_sitter_python")
+"""Of what reads texts that were taken already; whether a text is taken, CPython says."""
 SMALL = 1024
 """Bytes: smaller files are judged as if they had so many, or one unknown macro would be too much for a short header."""
 CHUNK = 1 << 14
 SECONDS = 10.0
 """Of CPU time. Real files of a megabyte take less than a third of a second; a few made-up ones take hours."""
+BYTES_PER_STEP = 20
+"""A step is a hundred operations of a parser. Real files take a step for 200 bytes, broken pieces of them one for 80."""
 OPENERS, CLOSERS = {"{", "(", "["}, {"}", ")", "]"}
 
 
@@ -51,6 +57,12 @@ def parser(grammar: Grammar) -> Parser | None:
     except ImportError:
         return None
     return Parser(Language(getattr(module, grammar.function)()))
+
+
+def parser_of(language: str) -> Parser | None:
+    """The parser for a language, Python included, or None if there is none."""
+    grammar = PYTHON if language == "Python" else GRAMMARS.get(language)
+    return parser(grammar) if grammar else None
 
 
 def grammars() -> tuple[str, ...]:
@@ -112,11 +124,20 @@ def python_error(text: str) -> str:
 def parsed(takes: Parser, data: bytes) -> Tree | None:
     """The tree of a text, or None if it took too long."""
     began = time.process_time()
+    return parsed_until(takes, data, lambda: time.process_time() - began > SECONDS)
+
+
+def parsed_steadily(takes: Parser, data: bytes) -> Tree | None:
+    """The tree of a text, or None if it took too many steps: unlike time, they are the same wherever it is parsed."""
+    steps = itertools.count()
+    most = 100 + len(data) // BYTES_PER_STEP
+    return parsed_until(takes, data, lambda: next(steps) >= most)
+
+
+def parsed_until(takes: Parser, data: bytes, enough: Callable[[], bool]) -> Tree | None:
+    """The tree of a text, or None if `enough`, which is asked at every step, ends it."""
     try:
-        return takes.parse(
-            lambda offset, _: data[offset : offset + CHUNK],
-            progress_callback=lambda _, __: time.process_time() - began > SECONDS,
-        )
+        return takes.parse(lambda offset, _: data[offset : offset + CHUNK], progress_callback=lambda _, __: enough())
     except ValueError:
         takes.reset()
         return None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codelm.fim import OVERHEAD, SPECIAL_TOKENS, FimTokens, Order, example, prompt
+from codelm.fim import OVERHEAD, SPECIAL_TOKENS, FimTokens, Order, example, file_header, prompt, repo_header
 
 TOKENS = FimTokens(*range(100, 107))
 TEXT = st.lists(st.integers(0, 99), max_size=20)
@@ -53,3 +53,11 @@ def test_ids_are_looked_up_by_the_texts_of_the_tokens() -> None:
     del ids["<|fim_middle|>"], ids["<|file_sep|>"]
     with pytest.raises(ValueError, match=r"has no <\|fim_middle\|>, <\|file_sep\|>"):
         FimTokens.lookup(ids.get)
+
+
+def test_the_names_of_a_repository_and_of_its_files() -> None:
+    def encode(text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    assert repo_header(TOKENS, encode, "a/b") == [TOKENS.repo_name, *encode("a/b\n")]
+    assert file_header(TOKENS, encode, "c.py") == [TOKENS.file_sep, *encode("c.py\n")]

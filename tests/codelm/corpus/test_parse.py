@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from codelm.config.corpus import Filters
 from codelm.corpus import parse
-from codelm.corpus.parse import GRAMMARS, grammars, parse_rejection
+from codelm.corpus.parse import GRAMMARS, grammars, parse_rejection, parsed_steadily, parser_of
 
 CASES = yaml.safe_load((Path(__file__).parent / "parse.yaml").read_text(encoding="utf-8"))
 
@@ -55,6 +55,25 @@ def test_a_text_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert found == ("syntax", "not parsed in 0 s")
     after = "echo a\n"
     assert parse_rejection(after, after.encode(), "Shell", Filters()) is None
+
+
+def test_steps_are_counted_and_not_time() -> None:
+    takes = parser_of("C")
+    assert takes is not None
+    assert parsed_steadily(takes, b"((a)" * 5_000) is None
+    after = parsed_steadily(takes, b"int a;\n")
+    assert after is not None
+    assert not after.root_node.has_error
+
+
+def test_broken_pieces_of_real_code_take_few_enough_steps() -> None:
+    takes = parser_of("Python")
+    assert takes is not None
+    for file in sorted(Path(os.__file__).parent.glob("a*.py")):
+        data = file.read_bytes()
+        assert parsed_steadily(takes, data), file
+        for begin in range(700, len(data), 40_000):
+            assert parsed_steadily(takes, data[begin : begin + 2_000]), (file, begin)
 
 
 def test_parsers_and_their_versions() -> None:
