@@ -20,7 +20,7 @@ from training.budget import Budget, measure
 from training.data import PackedSamples, Sample, StepBatches, loader
 from training.engine import Engine
 from training.loss import IGNORE, KINDS
-from training.schedule import learning_rate_share
+from training.schedule import decay_steps, learning_rate_share
 from training.watch import Step, Watcher
 
 
@@ -68,6 +68,8 @@ class Loop:
     def to_the_end(self) -> dict[str, Any]:
         """Resumes or begins, trains, and returns what the manifest says of the run."""
         budget = Budget.read(self.folder) or self.set_budget()
+        if decay := decay_steps(budget.steps, self.config):
+            self.samples = self.samples.annealed_from((budget.steps - decay) * self.config.batch_size)
         done = 0
         if newest := checkpoint.latest(self.folder):
             done = self.engine.restore(newest)
@@ -88,7 +90,7 @@ class Loop:
             if not watcher.ended():
                 self.train(watcher)
             counts = watcher.counts()
-        return counts | {"epochs": round(counts["tokens"] / self.samples.epoch_tokens, 2)}
+        return counts | {"epochs": round(counts["tokens"] / self.samples.epoch_tokens, 2), "data": self.samples.facts()}
 
     def set_budget(self) -> Budget:
         """The budget of a run that begins: its tokens, or a measurement's worth of minutes."""

@@ -75,7 +75,9 @@ def loop(
     config, vocabulary = preset.pretrain, Tokenizer(tokenizer / TOKENIZER_FILE)
     if config.tokens is None and config.minutes is None:
         config = config.model_copy(update={"tokens": DEFAULT_TOKENS_PER_PARAMETER * parameter_count(preset.model)})
-    samples = PackedSamples(open_shard(tokens, "train"), vocabulary, config.fim, preset.model.context_length, config.seed)
+    samples = PackedSamples(
+        open_shard(tokens, "train"), vocabulary, config.fim, preset.model.context_length, config.seed, config.data
+    )
     model = build_model(preset.model, vocabulary.fim.endoftext, vocabulary.fim.fim_pad, config.seed)
     if init is not None:
         model.load_state_dict(load_model(init).state_dict())

@@ -1,27 +1,61 @@
 """Where a text is cut for fill-in-the-middle: places like those at which an editor asks.
 
 Character spans teach every cut, inside words too: a model trained on lines alone fails on them (Bavarian et al. 2022,
-table 2: 1.5 % against 32.1 % on random spans). Line and block spans are what a completion fills.
+table 2: 1.5 % against 32.1 % on random spans). The others are what a completion fills.
 """
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 
 from codelm.config.data import FimConfig
+from training.syntax_spans import syntax_span
 
 LONGEST_BLOCK = 12
 """Lines."""
+Span = tuple[int, int] | None
 
 
-def draw_span(text: str, config: FimConfig, random: np.random.Generator) -> tuple[int, int] | None:
-    """Begin and end of the middle, in characters, by the weights of the configuration; None if the text has no such place."""
-    weights = np.array([config.character, config.line, config.block])
-    kind = random.choice(3, p=weights / weights.sum())
-    return (character_span, line_span, block_span)[kind](text, random)
+def draw_span(text: str, config: FimConfig, random: np.random.Generator, language: str | None = None) -> Span:
+    """Begin and end of the middle, in characters, by the weights of the configuration; None if the text has no such place.
+
+    language: as the corpus names it. Where it has no grammar, or the text no node, one of the other kinds is drawn.
+    A middle that begins a line holds its indentation or not, by `config.indent_in_middle`: an editor asks at both places.
+    """
+    kinds: dict[str, Callable[[], Span]] = {
+        "character": lambda: character_span(text, random),
+        "ast": lambda: syntax_span(text, language, random),
+        "line": lambda: line_span(text, random),
+        "block": lambda: block_span(text, random),
+        "empty": lambda: empty_span(text, random),
+    }
+    kind = draw_kind(config, tuple(kinds), random)
+    span = kinds[kind]()
+    if span is None and kind == "ast":
+        others = tuple(name for name in kinds if name != "ast" and getattr(config, name))
+        span = kinds[kind := draw_kind(config, others, random)]() if others else None
+    if span is None or kind in ("character", "empty"):
+        return span
+    begin, end = span
+    indentation = indentation_before(text, begin)
+    holds_it = random.random() < config.indent_in_middle
+    return (begin - indentation if holds_it else begin), end
 
 
-def character_span(text: str, random: np.random.Generator) -> tuple[int, int] | None:
+def draw_kind(config: FimConfig, kinds: tuple[str, ...], random: np.random.Generator) -> str:
+    """One of the kinds of spans by their weights."""
+    until = np.cumsum([getattr(config, kind) for kind in kinds])
+    return kinds[int(np.searchsorted(until, random.random() * until[-1], side="right"))]
+
+
+def indentation_before(text: str, place: int) -> int:
+    """The white space between the beginning of the line and a place in it; 0 if there is anything else."""
+    before = text[max(text.rfind("\n", 0, place), text.rfind("\r", 0, place)) + 1 : place]
+    return len(before) if not before.strip() else 0
+
+
+def character_span(text: str, random: np.random.Generator) -> Span:
     """Between two characters drawn alike."""
     if not text:
         return None
@@ -29,7 +63,17 @@ def character_span(text: str, random: np.random.Generator) -> tuple[int, int] | 
     return begin, end
 
 
-def line_span(text: str, random: np.random.Generator) -> tuple[int, int] | None:
+def empty_span(text: str, random: np.random.Generator) -> Span:
+    """No middle, anywhere, or one that ends the text and begins at any place of its last lines: that nothing is missing has
+    to be learned, and a file is mostly written at its end."""
+    begin = int(random.integers(0, len(text) + 1))
+    if random.random() < 0.5:
+        return begin, begin
+    first = line_starts(text)[-LONGEST_BLOCK:][0][0]
+    return int(random.integers(first, len(text) + 1)), len(text)
+
+
+def line_span(text: str, random: np.random.Generator) -> Span:
     """From a place in a line, its indentation behind it, to the end of that line."""
     lines = line_starts(text)
     begin, end = lines[random.integers(len(lines))]
@@ -40,7 +84,7 @@ def line_span(text: str, random: np.random.Generator) -> tuple[int, int] | None:
     return begin + indentation + int(random.integers(0, end - begin - indentation)), end
 
 
-def block_span(text: str, random: np.random.Generator) -> tuple[int, int] | None:
+def block_span(text: str, random: np.random.Generator) -> Span:
     """A run of lines that are indented at least as far as the first, beginning behind the first one's indentation."""
     lines = line_starts(text)
     first = int(random.integers(len(lines)))

@@ -51,6 +51,12 @@ class PretrainConfig(Settings):
             raise ValueError(f"batch_size {self.batch_size} is no multiple of engine.micro_batch_size {self.micro_batch_size}")
         return self
 
+    @model_validator(mode="after")
+    def anneals_while_the_rate_decays(self) -> Self:
+        if self.data.anneal and (self.schedule != "wsd" or not self.decay_share):
+            raise ValueError("data.anneal is read while the learning rate decays: it needs schedule wsd and a decay_share")
+        return self
+
     @property
     def micro_batch_size(self) -> int:
         """Sequences that a rank sees at once."""

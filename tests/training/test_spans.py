@@ -1,6 +1,7 @@
 """Where texts are cut."""
 
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codelm.config.data import FimConfig
-from training.spans import LONGEST_BLOCK, block_span, character_span, draw_span, line_span, line_starts
+from training.spans import (
+    LONGEST_BLOCK,
+    block_span,
+    character_span,
+    draw_kind,
+    draw_span,
+    empty_span,
+    line_span,
+    line_starts,
+)
+from training.syntax_spans import syntax_span
 
 LINE = st.sampled_from(
     [
@@ -88,15 +99,86 @@ def test_a_block_holds_what_belongs_to_its_first_line() -> None:
     assert not any("return 2" in block and "def g" in block and not block.startswith("def f") for block in blocks)
 
 
-@pytest.mark.parametrize("kind", ["character", "line", "block"])
+KINDS = ("character", "ast", "line", "block", "empty")
+NOTHING = dict.fromkeys(KINDS, 0.0)
+
+
+def only(**weights: float) -> FimConfig:
+    return FimConfig.model_validate(NOTHING | weights)
+
+
+@given(TEXT, RANDOM)
+def test_an_empty_span_has_no_middle_or_nothing_behind_it(text: str, random: np.random.Generator) -> None:
+    begin, end = empty_span(text, random) or (-1, -1)
+    assert 0 <= begin <= end <= len(text)
+    assert begin == end or end == len(text)
+    # a line break at the end does not begin a line of its own
+    assert len(BREAK.split(text[begin:end])) <= LONGEST_BLOCK + 1
+
+
+def test_both_kinds_of_empty_spans() -> None:
+    text = "\n".join(f"line {number}" for number in range(40))
+    spans = [empty_span(text, np.random.default_rng(seed)) for seed in range(200)]
+    assert 70 < sum(span is not None and span[0] == span[1] for span in spans) < 130
+    assert all(span[0] >= text.index("line 28") for span in spans if span and span[0] < span[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_weights_choose_the_kind(kind: str) -> None:
-    text = "if a:\n    b = c + d\n    e = f\n"
-    config = FimConfig.model_validate({"character": 0, "line": 0, "block": 0, kind: 1})
-    function = {"character": character_span, "line": line_span, "block": block_span}[kind]
+    text = "if a:\n    b = c + d\n    e = f(g, h)\n"
+    functions = {
+        "character": character_span,
+        "line": line_span,
+        "block": block_span,
+        "empty": empty_span,
+        "ast": lambda text, random: syntax_span(text, "Python", random),
+    }
+    config = only(**{kind: 1, "indent_in_middle": 0})
     for seed in range(20):
         random = np.random.default_rng(seed)
-        random.choice(3, p=np.ones(3) / 3)  # what the choice of the kind draws
-        assert draw_span(text, config, np.random.default_rng(seed)) == function(text, random)
+        random.random()  # what the choice of the kind draws
+        assert draw_span(text, config, np.random.default_rng(seed), "Python") == functions[kind](text, random)
+
+
+def test_the_weights_are_shares() -> None:
+    counts = Counter(draw_kind(only(character=3, ast=1, empty=4), KINDS, np.random.default_rng(seed)) for seed in range(800))
+    assert set(counts) == {"character", "ast", "empty"}
+    assert counts["character"] == pytest.approx(300, abs=50)
+    assert counts["ast"] == pytest.approx(100, abs=40)
+
+
+@pytest.mark.parametrize("language", ["Zig", None, "Python"])
+def test_without_a_node_another_kind_is_drawn(language: str | None) -> None:
+    text = "# nothing but a comment\n# and another one"
+    for seed in range(50):
+        span = draw_span(text, only(ast=1, line=0.1), np.random.default_rng(seed), language)
+        assert span is not None
+        assert span[1] in (text.index("\n"), len(text))
+        assert draw_span(text, only(ast=1), np.random.default_rng(seed), language) is None
+
+
+@given(TEXT, RANDOM, st.sampled_from(["ast", "line", "block"]), st.booleans())
+def test_the_indentation_of_a_line_is_in_the_middle_or_before_it(
+    text: str, random: np.random.Generator, kind: str, inside: bool
+) -> None:
+    span = draw_span(text, only(**{kind: 1, "indent_in_middle": float(inside)}), random, "Python")
+    if span is None:
+        return
+    line = BREAK.split(text[: span[0]])[-1]
+    if line.strip():
+        return  # it begins inside of a line
+    if inside:
+        assert line == ""
+    else:
+        assert not text[span[0] : span[1]][:1].isspace()
+
+
+def test_half_of_the_middles_hold_their_indentation() -> None:
+    text = "if a:\n    b()\n"
+    middles = [draw_span(text, only(block=1), np.random.default_rng(seed)) for seed in range(400)]
+    second = [text[span[0] : span[1]] for span in middles if span and "if" not in text[span[0] : span[1]]]
+    assert set(second) == {"    b()", "b()"}
+    assert 0.4 < second.count("b()") / len(second) < 0.6
 
 
 def test_texts_without_a_place() -> None:
