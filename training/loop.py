@@ -38,9 +38,11 @@ class Loop:
         progress: Progress,
         say: Callable[[str], None],
         flops_per_token: float | None = None,
+        start: Path | None = None,
     ) -> None:
         """valid: held-out documents, for evaluations. say: hears the few things worth a line. flops_per_token: for MFU.
 
+        start: another run's checkpoint that this run takes up as if it were its own, step, data position and optimiser too.
         Raises UserError if the batch cannot be shared out among the ranks.
         """
         self.folder = folder
@@ -52,6 +54,9 @@ class Loop:
         self.progress = progress
         self.say = say
         self.flops_per_token = flops_per_token
+        self.start = start
+        adapters_drop = any(isinstance(module, torch.nn.Dropout) and module.p for module in engine.model.modules())
+        self.drops_out = bool(config.dropout or config.attention_dropout or adapters_drop)
         self.byte_lengths = torch.tensor([len(piece) for piece in tokenizer.token_bytes])
         self.tokens_per_step = config.batch_size * samples.length
         per_pass = engine.ranks * config.micro_batch_size
@@ -71,7 +76,7 @@ class Loop:
         if decay := decay_steps(budget.steps, self.config):
             self.samples = self.samples.annealed_from((budget.steps - decay) * self.config.batch_size)
         done = 0
-        if newest := checkpoint.latest(self.folder):
+        if newest := checkpoint.latest(self.folder) or self.start:
             done = self.engine.restore(newest)
             if done < budget.steps:
                 self.say(f"resuming at step {done:,} of {budget.steps:,}")
@@ -154,7 +159,7 @@ class Loop:
 
     def seed_dropout(self, step: int, place: int) -> None:
         """What dropout draws is a function of the seed, the step and the micro-batch, so that a resumed run draws the same."""
-        if self.config.dropout or self.config.attention_dropout:
+        if self.drops_out:
             number = (step * self.accumulation + place) * self.engine.ranks + self.engine.rank
             torch.manual_seed(zlib.crc32(f"{self.config.seed}/{number}".encode()))
 

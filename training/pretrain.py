@@ -15,7 +15,7 @@ from codelm.tokenizer import Tokenizer
 from training import origin
 from training.budget import DEFAULT_TOKENS_PER_PARAMETER
 from training.data import PackedSamples
-from training.engine import Engine
+from training.engine import Engine, LossModel, Objective
 from training.loop import Loop
 from training.optimizers import build_optimizer
 from training.stage import LIBRARIES, OPERATIONAL, run_stage
@@ -67,20 +67,31 @@ def loop(
     progress: Progress,
     say: Callable[[str], None],
     init: Path | None = None,
+    *,
+    model: Any = None,
+    objective: Objective = LossModel,
+    kind: type[PackedSamples] = PackedSamples,
+    start: Path | None = None,
 ) -> Loop:
-    """The loop of a pretraining run on the token shards; 20 tokens per parameter if no budget is given.
+    """The loop of a run on the token shards.
 
-    init: the checkpoint to take the weights of; None: a fresh model.
+    init: the checkpoint to take the weights of. model: to train instead of a fresh one. objective: what it learns. kind: of
+    samples. start: as of `Loop`.
     """
-    config, vocabulary = preset.pretrain, Tokenizer(tokenizer / TOKENIZER_FILE)
-    if config.tokens is None and config.minutes is None:
-        config = config.model_copy(update={"tokens": DEFAULT_TOKENS_PER_PARAMETER * parameter_count(preset.model)})
-    samples = PackedSamples(
-        open_shard(tokens, "train"), vocabulary, config.fim, preset.model.context_length, config.seed, config.data
-    )
-    model = build_model(preset.model, vocabulary.fim.endoftext, vocabulary.fim.fim_pad, config.seed)
+    config, vocabulary = budgeted(preset).pretrain, Tokenizer(tokenizer / TOKENIZER_FILE)
+    shard, length = open_shard(tokens, "train"), preset.model.context_length
+    samples = kind(shard, vocabulary, config.fim, length, config.seed, config.data)
+    if model is None:
+        model = build_model(preset.model, vocabulary.fim.endoftext, vocabulary.fim.fim_pad, config.seed)
     if init is not None:
         model.load_state_dict(load_model(init).state_dict())
-    engine = Engine(model, build_optimizer(model, config), config)
+    engine = Engine(model, build_optimizer(model, config), config, objective)
     flops = flops_per_token(preset.model)
-    return Loop(folder, config, engine, samples, open_shard(tokens, "valid"), vocabulary, progress, say, flops)
+    return Loop(folder, config, engine, samples, open_shard(tokens, "valid"), vocabulary, progress, say, flops, start)
+
+
+def budgeted(preset: Preset) -> Preset:
+    """A preset that says how long its run is: 20 tokens per parameter, if it does not."""
+    if preset.pretrain.tokens is None and preset.pretrain.minutes is None:
+        return preset.with_training(tokens=DEFAULT_TOKENS_PER_PARAMETER * parameter_count(preset.model))
+    return preset

@@ -24,6 +24,7 @@ from training.engine import Engine
 from training.loss import KINDS
 from training.metrics import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH, Metrics, last
 from training.run_folder import BEST, SETTINGS, found, name_of
+from training.schedule import decay_steps
 from training.watch_clock import Clock, memory, peak_memory
 from training.watch_evaluation import Evaluation
 from training.watch_peak import Peak, peak_of
@@ -34,7 +35,7 @@ class Step(NamedTuple):
     """What a step of the loop has to tell."""
 
     losses: torch.Tensor
-    """−log p summed by kind, (len(KINDS),), of this rank"""
+    """the parts of the loss, (len(KINDS) + len(engine.extras),), of this rank"""
     labels: torch.Tensor
     """labels by kind, (len(KINDS),), of all ranks"""
     label_bytes: int
@@ -70,6 +71,9 @@ class Watcher:
         self.progress = progress
         self.say = say
         self.leads = engine.rank == 0
+        decay = decay_steps(budget.steps, config)
+        self.stable = budget.steps - decay if decay else None
+        """The step after which the learning rate falls: its checkpoint stays, for other ways to go on from it."""
         self.stopper = Stopper(config.watch.early_stop, budget.steps)
         self.rows: list[dict[str, Any]] = []
         self.flops_per_token = flops_per_token
@@ -144,7 +148,7 @@ class Watcher:
         if stopped and self.stop:
             self.say(f"stopped by {self.stop.rule}: {self.stop.why}")
         ends = ends or stopped
-        if ends or due or overdue or interrupted:
+        if ends or due or overdue or interrupted or self.done == self.stable:
             self.save()
         if interrupted and not ends:
             raise KeyboardInterrupt
@@ -155,7 +159,8 @@ class Watcher:
         own = torch.cat([step.losses.double(), step.losses.new_tensor([step.label_bytes], dtype=torch.float64)])
         summed = self.engine.total(own)  # waits for the device, so it is no part of what logging takes
         with self.clock.spent_on("log"):
-            *by_kind, label_bytes = summed.tolist()
+            *parts, label_bytes = summed.tolist()
+            by_kind, extras = parts[: len(KINDS)], parts[len(KINDS) :]
             counts = step.labels.tolist()
             loss = sum(by_kind) / max(sum(counts), 1)
             seconds, overhead = self.clock.next_lap()
@@ -164,6 +169,7 @@ class Watcher:
             self.write(
                 loss=loss,
                 **{f"loss_{kind}": by_kind[i] / counts[i] for i, kind in enumerate(KINDS) if counts[i]},
+                **{name: value / max(sum(counts), 1) for name, value in zip(self.engine.extras, extras, strict=True) if value},
                 bits_per_byte=sum(by_kind) / math.log(2) / max(label_bytes, 1),
                 learning_rate=self.config.learning_rate * step.learning_rate_share,
                 gradient_norm=float(step.gradient_norm),
@@ -195,12 +201,12 @@ class Watcher:
             self.stopper.read(row)
 
     def save(self) -> None:
-        """A checkpoint; of those before it the newest and the best one stay."""
+        """A checkpoint; of those before it the newest stay, the best one, and the last one before the learning rate falls."""
         with self.clock.spent_on("checkpoint"):
             self.engine.save(self.folder, self.done)
             if self.leads:
-                best = self.mark_best()
-                checkpoint.prune(self.folder, self.config.watch.keep_checkpoints, {best} if best else set())
+                spared = {self.mark_best(), name_of(self.stable) if self.stable else None}
+                checkpoint.prune(self.folder, self.config.watch.keep_checkpoints, spared)
             self.saved = time.monotonic()
 
     def mark_best(self) -> str | None:

@@ -1,7 +1,7 @@
 """What the loop needs of a model and its optimiser, on whatever computes them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from training.data import Sample
 from training.engine.loss_model import LossModel
 from training.engine.precision import precision_of, why_not_compilable
 
+Objective = Callable[[Any, PretrainConfig, bool], LossModel]
+"""Makes what is trained of a model, the settings, and whether it is compiled."""
+
 
 class Engine:
     """Model, optimiser and device under Accelerate: one CPU or GPU, or several ranks, by its launcher's environment.
@@ -22,14 +25,21 @@ class Engine:
     `restore` for checkpoints that do not depend on the number of ranks.
     """
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, config: PretrainConfig) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        config: PretrainConfig,
+        objective: Objective = LossModel,
+    ) -> None:
         self.accelerator = Accelerator(mixed_precision=precision_of(config.engine.precision))
         self.clip = config.clip
         self.why_not_compiled = why_not_compilable(self.accelerator.device) if config.engine.compile else "compile is off"
         self.model = model
         self.document_mask = config.data.document_mask
         self.attention = attention.prepare(model, config, self.device, half=self.accelerator.mixed_precision != "no")
-        wrapped = LossModel(model, config, compile_=self.why_not_compiled is None)
+        wrapped = objective(model, config, self.why_not_compiled is None)
+        self.extras = wrapped.extras
         self.loss_model, self.optimizer = self.accelerator.prepare(wrapped, optimizer)
 
     @property
@@ -48,17 +58,21 @@ class Engine:
         return torch.device(self.accelerator.device)
 
     def backward(self, batch: Sample, divisor: int) -> torch.Tensor:
-        """Adds the gradient of one micro-batch; returns −log p summed by kind, (len(KINDS),).
+        """Adds the gradient of one micro-batch; returns the parts of the loss, (len(KINDS) + len(extras),).
 
         divisor: labels of the whole step over all micro-batches and ranks, so that each token weighs the same however the
         step is cut.
         """
-        documents = attention.documents_of(self.attention, batch.positions) if self.document_mask else None
-        batch = Sample(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
-        loss, by_kind = self.loss_model(batch, None if documents is None else documents.to(self.device, non_blocking=True))
+        loss, by_kind = self.loss_model(*self.inputs(batch))
         # ranks: gradients are averaged over them
         self.accelerator.backward(loss * (self.ranks / divisor))
         return by_kind.detach()
+
+    def inputs(self, batch: Sample) -> tuple[Sample, torch.Tensor | None]:
+        """A micro-batch on this rank's device, and what keeps its documents apart, if they are to be."""
+        documents = attention.documents_of(self.attention, batch.positions) if self.document_mask else None
+        batch = type(batch)(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+        return batch, None if documents is None else documents.to(self.device, non_blocking=True)
 
     def update(self, share: float) -> torch.Tensor:
         """Clips, steps and clears the gradient; returns its norm before clipping.

@@ -1,0 +1,191 @@
+"""Distillation: the stage `<run>/distill`, in which a student learns from a teacher while its learning rate falls."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from codelm.config.preset import Preset, load_preset
+from codelm.errors import UserError
+from codelm.models import check_weights_fit, parameter_count, weights_sha256
+from codelm.progress import Progress, silent
+from codelm.stage import Manifest, Stage, file_sha256
+from training import checkpoint, origin, pretrain
+from training.budget import Budget
+from training.data import Sample
+from training.distill_loss import Targets
+from training.distill_model import DistillModel, TaughtSamples
+from training.loop import Loop
+from training.run_folder import PRESET, STATE, found, step_of
+from training.schedule import decay_steps
+from training.stage import LIBRARIES, OPERATIONAL, run_stage
+from training.target_cache import TargetCache, room_for
+from training.teacher import Teacher
+
+
+def distill(
+    folder: Path,
+    preset: Preset,
+    tokens: Path,
+    tokenizer: Path,
+    teacher: Path,
+    progress: Progress = silent,
+    restart: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    start: Path | None = None,
+    cache: Path | None = None,
+) -> Manifest:
+    """Trains a student to the end of its budget, by its teacher's distribution where `preset.distill` says so.
+
+    tokens, tokenizer: the stage folders. teacher: a checkpoint, or a folder that holds checkpoints. start: a checkpoint of
+    a pretraining that is taken up as if it were resumed (`continued` gives the preset); None: a fresh student. cache: a
+    folder for the teacher's targets; None: the teacher runs along. restart, say: as in `pretrain`.
+
+    Raises UserError if the teacher or the checkpoint does not fit, if the folder holds a run with other settings or the
+    cache targets of something else; KeyboardInterrupt after Ctrl-C, with a checkpoint written.
+    """
+    preset = pretrain.budgeted(preset)
+    inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
+    teacher = origin.given(teacher, "--teacher")
+    origin.check_tokenizer(teacher, inputs["tokenizer"], "--teacher", must_be_known=True)
+    inputs["teacher"] = weights_sha256(teacher)
+    first = 0
+    if start is not None:
+        origin.check_tokenizer(start, inputs["tokenizer"], "--from", must_be_known=True)
+        check_weights_fit(start, preset.model)
+        first = step_of(start)
+        inputs["from"] = file_sha256(start / STATE)
+    taught_from = first_taught_step(preset, first)
+    identity = {
+        "model": preset.model.model_dump(),
+        "pretrain": preset.pretrain.model_dump(exclude=OPERATIONAL),
+        "distill": preset.distill.model_dump(),
+    }
+    stage = Stage(folder, identity, inputs, preset.pretrain.seed, LIBRARIES)
+
+    def train() -> dict[str, Any]:
+        loop = taught_loop(folder, preset, tokens, tokenizer, teacher, taught_from, cache, start, progress, say)
+        facts = {"parameters": parameter_count(preset.model), "first_step": first, "taught_from_step": taught_from}
+        return facts | loop.to_the_end()
+
+    return run_stage(stage, preset, train, restart)
+
+
+def taught_loop(
+    folder: Path,
+    preset: Preset,
+    tokens: Path,
+    tokenizer: Path,
+    teacher: Path,
+    taught_from: int,
+    cache: Path | None,
+    start: Path | None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Loop:
+    """The loop of a distillation, with the teacher's targets in their cache, or with the teacher itself."""
+    model, distill = preset.model, preset.distill
+    alive = Teacher(teacher, distill, model.vocab_size, model.context_length)
+    objective = functools.partial(DistillModel, distill=distill, teacher=None if cache else alive)
+    loop = pretrain.loop(folder, preset, tokens, tokenizer, progress, say, objective=objective, kind=TaughtSamples, start=start)
+    alive.prepare(loop.engine)
+    samples = loop.samples
+    assert isinstance(samples, TaughtSamples)
+    if distill.alpha:
+        first, last = (step * preset.pretrain.batch_size for step in (taught_from, steps_of(preset)))
+        if cache:
+            identity = {
+                "teacher": weights_sha256(teacher),
+                "tokens": Manifest.read(tokens).fingerprint,
+                "tokenizer": Manifest.read(tokenizer).fingerprint,
+                "context_length": model.context_length,
+                **preset.pretrain.model_dump(mode="json", include={"seed", "fim", "data"}),
+                **distill.model_dump(mode="json", include={"top_k", "temperature"}),
+            }
+            samples.cache = TargetCache(cache, identity, model.context_length, alive.k, model.vocab_size)
+            fill(samples.cache, loop, alive, first, last)
+        samples.taught_from = first
+    return loop
+
+
+def fill(cache: TargetCache, loop: Loop, teacher: Teacher, first: int, last: int) -> None:
+    """Has the teacher read what is missing of samples first … last − 1; several ranks share it out."""
+    engine = loop.engine
+    if missing := cache.missing(first, last):
+        loop.say(room_for(cache.folder, sum(shard.last - shard.first for shard in missing) * cache.row.itemsize))
+
+    def teach(batch: Sample) -> Targets:
+        read, documents = engine.inputs(batch)
+        with engine.accelerator.autocast():
+            return teacher(read.ids, read.positions, documents)
+
+    cache.fill(missing[engine.rank :: engine.ranks], loop.samples, teach, loop.config.micro_batch_size, loop.progress)
+    engine.agree()
+    cache.verify(first, last)
+
+
+def first_taught_step(preset: Preset, first: int) -> int:
+    """The step at which the teacher begins to speak, in a run that begins at step `first`.
+
+    Raises UserError if nothing is left to train, or if the rate never falls although it is to speak while it does.
+    """
+    steps = steps_of(preset)
+    if first >= steps:
+        raise UserError(
+            f"--from is the checkpoint after step {first:,}, and the run ends after step {steps:,}",
+            "give an earlier checkpoint, or --tokens for how long to go on",
+        )
+    if preset.distill.phase == "all":
+        return first
+    decay = decay_steps(steps, preset.pretrain)
+    if not decay:
+        raise UserError(
+            f"schedule {preset.pretrain.schedule} with decay_share {preset.pretrain.decay_share} has no decay phase in which"
+            " the teacher could speak",
+            "give --set pretrain.schedule=wsd, or --set distill.phase=all",
+        )
+    return max(first, steps - decay)
+
+
+def steps_of(preset: Preset) -> int:
+    """Steps of the whole run, by its token budget."""
+    assert preset.pretrain.tokens is not None
+    return Budget.of_tokens(preset.pretrain.tokens, tokens_per_step(preset)).steps
+
+
+def tokens_per_step(preset: Preset) -> int:
+    """Tokens of a batch."""
+    return preset.pretrain.batch_size * preset.model.context_length
+
+
+def continued(start: Path, tokens: int | None) -> Preset:
+    """The preset of a pretraining that goes on from one of its checkpoints.
+
+    tokens: for how long the learning rate is to fall from here on; None: to the end that the pretraining had, by its own
+    schedule. Raises UserError if `start` is no checkpoint of a pretraining.
+    """
+    if not (start.parent / PRESET).is_file() or start not in found(start.parent):
+        raise UserError(f"{start} is no checkpoint in the folder of its training", "give --from one that is")
+    preset = load_preset(str(start.parent / PRESET))
+    first, per_step = step_of(start), tokens_per_step(preset)
+    if tokens is not None:
+        steps = first + Budget.of_tokens(tokens, per_step).steps
+        return preset.with_training(tokens=steps * per_step, schedule="wsd", decay_share=(steps - first) / steps)
+    budget = Budget.read(start.parent)
+    if budget is None:
+        raise UserError(f"{start.parent} does not tell how long its training was to be", "give --tokens")
+    return preset.with_training(tokens=budget.steps * per_step)
+
+
+def stable_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a pretraining before its learning rate begins to fall. Raises UserError if there is none."""
+    preset, budget = load_preset(str(folder / PRESET)), Budget.read(folder)
+    decay = decay_steps(budget.steps, preset.pretrain) if budget else 0
+    stable = [path for path in found(folder) if budget and step_of(path) <= budget.steps - decay]
+    if not decay or not stable:
+        raise UserError(
+            f"{folder} holds no checkpoint from before its learning rate fell",
+            "give one with --from and the length of the distillation with --tokens, or a fresh student with --student",
+        )
+    checkpoint.verify(stable[-1])
+    return stable[-1]
