@@ -21,7 +21,8 @@ class RunFolder:
         self.path = path
         self.display = display
         self.corpus, self.tokenizer, self.tokens = path / "corpus", path / "tokenizer", path / "tokens"
-        self.pretrain, self.evaluate, self.export = path / "pretrain", path / "evaluate", path / "export"
+        self.pretrain, self.distill, self.lora = path / "pretrain", path / "distill", path / "lora"
+        self.evaluate, self.export = path / "evaluate", path / "export"
 
     def build_corpus(self, config: CorpusConfig) -> Manifest:
         """The corpus stage."""
@@ -56,6 +57,15 @@ class RunFolder:
 
         with self.display.stage("pretrain") as progress:
             return pretrain(self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say, init)
+
+    def run_distill(self, preset: Preset, teacher: Path, start: Path | None, cache: Path | None, restart: bool) -> Manifest:
+        """The distillation stage. Arguments as of `training.distill.distill`."""
+        from training.distill import distill
+
+        with self.display.stage("distill") as progress:
+            return distill(
+                self.distill, preset, self.tokens, self.tokenizer, teacher, progress, restart, self.display.say, start, cache
+            )
 
     def run_evaluate(self) -> Manifest:
         """Evaluation of the checkpoint that pretraining ended with."""

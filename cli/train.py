@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.train_distill import distill
+
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting of the preset, such as pretrain.learning_rate=1e-3."),
@@ -73,3 +75,6 @@ def summary(folder: Path, counts: Mapping[str, Any]) -> str:
     if counts["stopped"]:
         told.append(f"stopped by {counts['stopped']['rule']}")
     return f"{', '.join(told)}; see {folder / 'loss.png'}"
+
+
+app.command()(distill)

@@ -34,6 +34,8 @@ COMMANDS = {
     "tokenizer": "codelm tokenizer train",
     "tokens": "codelm tokenizer train",
     "pretrain": "codelm train pretrain",
+    "distill": "codelm train distill",
+    "lora": "codelm train lora",
     "evaluate": "codelm evaluate",
     "export": "codelm export",
 }
