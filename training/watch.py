@@ -205,7 +205,7 @@ class Watcher:
         with self.clock.spent_on("checkpoint"):
             self.engine.save(self.folder, self.done)
             if self.leads:
-                spared = {self.mark_best(), name_of(self.stable) if self.stable else None}
+                spared = {self.mark_best() or "", name_of(self.stable or 0)}
                 checkpoint.prune(self.folder, self.config.watch.keep_checkpoints, spared)
             self.saved = time.monotonic()
 

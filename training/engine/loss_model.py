@@ -55,4 +55,4 @@ def last_hidden(
     if torch.is_autocast_enabled(ids.device.type):
         # the last norm answers in float32; the head's product shall be as narrow as the others
         hidden = hidden.to(torch.get_autocast_dtype(ids.device.type))
-    return hidden  # type: ignore[no-any-return]
+    return hidden
