@@ -92,13 +92,19 @@ def taught_loop(
     samples = loop.samples
     assert isinstance(samples, TaughtSamples)
     if distill.alpha:
-        first, last = (step * preset.pretrain.batch_size for step in (taught_from, steps_of(preset)))
+        steps, batch = steps_of(preset), preset.pretrain.batch_size
+        first, last = taught_from * batch, steps * batch
         if cache:
+            anneal_from = None
+            if preset.pretrain.data.anneal:
+                anneal_from = (steps - decay_steps(steps, preset.pretrain)) * batch
+                samples.anneal_from = anneal_from
             identity = {
                 "teacher": weights_sha256(teacher),
                 "tokens": Manifest.read(tokens).fingerprint,
                 "tokenizer": Manifest.read(tokenizer).fingerprint,
                 "context_length": model.context_length,
+                "anneal_from": anneal_from,
                 **preset.pretrain.model_dump(mode="json", include={"seed", "fim", "data"}),
                 **distill.model_dump(mode="json", include={"top_k", "temperature"}),
             }
