@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from training.data.samples import PackedSamples
@@ -41,6 +42,7 @@ def loader(samples: PackedSamples, batches: StepBatches, workers: int) -> DataLo
         batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),  # from other memory, a copy waits for all that the GPU has yet to compute
         worker_init_fn=leave_ctrl_c_to_the_parent,
     )
 
