@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from codelm.config.corpus import CorpusConfig, Settings
+from codelm.config.data import DataConfig, FimConfig
+from codelm.config.preset import load_preset
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -47,6 +49,17 @@ def test_the_guide_to_the_corpus_has_every_setting_with_its_default() -> None:
     assert CorpusConfig(**whole).model_dump(exclude=EXAMPLES) == CorpusConfig().model_dump(exclude=EXAMPLES)
     for part in parts:
         CorpusConfig(**part)
+
+
+def test_the_guide_to_training_has_settings_that_load_and_those_of_the_data_with_their_defaults() -> None:
+    presets = [values for values in settings_in(ROOT / "docs" / "training.md") if "pretrain" in values]
+    for values in presets:
+        load_preset("nano").with_changes(values)
+    whole = next(values["pretrain"] for values in presets if "fim" in values["pretrain"] and "data" in values["pretrain"])
+    assert set(whole["fim"]) == set(FimConfig.model_fields)
+    assert FimConfig(**whole["fim"]) == FimConfig()
+    assert set(whole["data"]) == set(DataConfig.model_fields)
+    assert DataConfig(**whole["data"]) == DataConfig()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from codelm.config.settings import Settings
 from codelm.corpus.prose import prose_tokens
@@ -90,6 +91,11 @@ class Documents:
     def path(self, document: int) -> str:
         """The path of one document in its repository."""
         return str(self._columns["path"][document].as_py())
+
+    def places(self) -> list[str]:
+        """repo/path of every document, in order."""
+        joined = pa.compute.binary_join_element_wise(self._columns["repo"].cast(pa.string()), self._columns["path"], "/")
+        return [str(place) for place in joined.to_pylist()]
 
     def place(self, document: int) -> str:
         """repo/path of one document."""

@@ -125,3 +125,24 @@ def test_the_progress_is_told(run: Path, tokens_dir: Path, tokenizer_dir: Path, 
     assert [done for done, _, _ in told] == [0, 256, 512, 768, 1024]
     assert {total for _, total, _ in told} == {1024}
     assert "loss" in told[-1][2]
+
+
+def test_the_annealing_is_read_where_the_rate_begins_to_fall(train: Train, tmp_path: Path) -> None:
+    decaying = {"tokens": 10 * 256, "schedule": "wsd", "decay_share": 0.3, "watch": {"evaluations": 0, "log_every": 1}}
+    for name, data in (("plain", {}), ("annealed", {"anneal": {"fim_rate": 1, "repo_share": 1}})):
+        train(tmp_path / name, **decaying, data=data)
+    plain, annealed = ([row["batch_crc32"] for row in metrics.read(tmp_path / name)] for name in ("plain", "annealed"))
+    assert len(plain) == len(annealed) == 10
+    assert plain[:7] == annealed[:7]
+    assert not set(plain[7:]) & set(annealed[7:])
+
+
+def test_the_manifest_tells_what_the_packing_does(train: Train, tmp_path: Path) -> None:
+    counts = train(tmp_path / "pretrain", data={"packing": "best_fit"}).counts
+    assert counts["data"]["packing"] == "best_fit"
+    assert 0 < counts["data"]["padding_share"] < 0.1
+
+
+def test_an_annealing_without_a_decay_is_refused(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs schedule wsd"):
+        train(tmp_path / "pretrain", data={"anneal": {"fim_rate": 0.8}})

@@ -70,7 +70,7 @@ def fits(documents: Documents, rule: Factor) -> npt.NDArray[np.bool_]:
             found &= known_names[documents.codes(column)]
     if rule.files is not None:
         fit = matches(rule.files)
-        found[found] = [fit(documents.place(int(number))) is not None for number in np.flatnonzero(found)]
+        found &= np.array([fit(place) is not None for place in documents.places()])
     if not found.any():
         given = ", ".join(f"{name}: {value}" for name, value in rule if value is not None and name != "factor")
         raise UserError(f"a factor of data.mixture fits no document ({given})", "see what there is in the corpus's report.html")

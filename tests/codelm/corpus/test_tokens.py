@@ -43,6 +43,7 @@ def test_the_index_tells_of_every_document(tokens_dir: Path, corpus: Path, split
         assert documents.path(number) == row["path"]
         assert documents.place(number) == f"{row['repo']}/{row['path']}"
         assert documents.language(number) == row["language"]
+    assert documents.places() == [documents.place(number) for number in range(len(rows))]
     licenses = documents.names("license")
     assert [licenses[code] if code >= 0 else None for code in documents.codes("license")] == [row["license"] for row in rows]
     assert documents.numbers("order").tolist() == [row["order"] for row in rows]

@@ -49,6 +49,7 @@ def fresh(samples: PackedSamples, numbers: list[int], path: Path) -> None:
     torch.save([tuple(samples[i]) for i in numbers], path)
 
 
+@pytest.mark.parametrize("samples", ["everything"], indirect=True)
 def test_a_process_that_is_started_anew_makes_the_same(samples: PackedSamples, tmp_path: Path) -> None:
     numbers = [40, 3, 21, 0, 400]
     process = multiprocessing.get_context("spawn").Process(target=fresh, args=(samples, numbers, tmp_path / "samples"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codelm.corpus.tokens import TokenShard
@@ -34,6 +34,7 @@ def texts(shard: TokenShard) -> list[list[int]]:
     return [[*shard.ids[a:b].tolist(), END] for a, b in zip(shard.offsets, shard.offsets[1:], strict=False)]
 
 
+@settings(max_examples=50, deadline=None)
 @given(LENGTHS, st.integers(4, 50), st.integers(0, 3), st.integers(0, 2))
 def test_a_stream_holds_every_token_once(make_shard: MakeShard, lengths: list[int], length: int, seed: int, epoch: int) -> None:
     shard = make_shard(lengths)
@@ -53,6 +54,7 @@ def test_a_stream_holds_every_token_once(make_shard: MakeShard, lengths: list[in
     assert seen.total() - surplus == once.total() * (epoch + 1)
 
 
+@settings(max_examples=50, deadline=None)
 @given(LENGTHS, st.integers(4, 50), st.integers(0, 3))
 def test_documents_stand_whole_in_a_stream(make_shard: MakeShard, lengths: list[int], length: int, seed: int) -> None:
     shard = make_shard(lengths)
@@ -72,6 +74,7 @@ def test_documents_stand_whole_in_a_stream(make_shard: MakeShard, lengths: list[
         assert sorted(found) == sorted(texts(shard))
 
 
+@settings(max_examples=50, deadline=None)
 @given(LENGTHS, st.integers(4, 50), st.integers(0, 3), st.integers(0, 2))
 def test_best_fit_holds_every_token_once(make_shard: MakeShard, lengths: list[int], length: int, seed: int, epoch: int) -> None:
     shard = make_shard(lengths)

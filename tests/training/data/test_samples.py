@@ -124,18 +124,16 @@ def test_kinds_are_those_of_the_labels(shard: TokenShard, tokenizer: Tokenizer) 
     assert (seen > 0).all()
 
 
-def test_prose_is_comments_and_docstrings(shard: TokenShard, tokenizer: Tokenizer) -> None:
+def test_without_examples_the_kinds_are_those_of_the_shard(shard: TokenShard, tokenizer: Tokenizer) -> None:
     samples = PackedSamples(shard, tokenizer, FimConfig(rate=0), LENGTH, seed=3)
-    prose = b"".join(
-        tokenizer.decode([label for label, kind in zip(s.labels.tolist(), s.kinds.tolist(), strict=True) if kind == 1])
-        for s in (samples[i] for i in range(100))
-    ).decode(errors="replace")
+    prose = ""
+    for i in range(100):
+        sample = samples[i]
+        expected = np.concatenate([piece.prose for piece in samples.pieces(i)])[1:]
+        assert np.array_equal(sample.kinds.numpy(), expected)
+        prose += tokenizer.decode(sample.labels[sample.kinds == 1].tolist()).decode(errors="replace")
     assert '"""' in prose
-    assert "#" in prose
-    assert "import " not in prose.replace("import the", "").replace("to import", "")[:0]
-    assert shard.prose is not None
-    share = np.unpackbits(shard.prose)[: len(shard.ids)].mean()
-    assert 0.1 < share < 0.6
+    assert "# " in prose
 
 
 def test_the_documents_of_a_sample_have_names(samples: PackedSamples) -> None:
