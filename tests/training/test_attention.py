@@ -2,6 +2,7 @@
 
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import varlen as operators
 
 from codelm.config.model import ModelConfig
 from codelm.config.preset import Preset
@@ -29,7 +32,12 @@ def positions_of(*rows: list[int]) -> torch.Tensor:
 
 
 def reference(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, positions: torch.Tensor | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int | None,
+    positions: torch.Tensor | None,
+    scale: float = 0.25,
 ) -> torch.Tensor:
     """By its definition: (batch, length, heads, head_dim)."""
     length = query.shape[2]
@@ -39,7 +47,7 @@ def reference(
         document = (positions == 0).cumsum(-1)
         seen = seen & (document[:, None, :, None] == document[:, None, None, :])
     key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], 1) for tensor in (key, value))
-    scores = (query @ key.mT) * 0.25
+    scores = (query @ key.mT) * scale
     return (scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value).transpose(1, 2)
 
 
@@ -68,8 +76,8 @@ def test_equals_the_definition(name: str, length: int, heads: int, kv_heads: int
 @pytest.mark.parametrize("name", ["blocks", "sdpa", "varlen", "flash_attention_2"])
 @pytest.mark.parametrize("window", [None, 1, 100, BLOCK, 1000])
 @pytest.mark.parametrize("apart", [False, True])
-def test_windows_and_documents(name: str, window: int | None, apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_reference_kernels(monkeypatch)
+@pytest.mark.usefixtures("kernels")
+def test_windows_and_documents(name: str, window: int | None, apart: bool) -> None:
     length = 2 * BLOCK + 3
     tensors = inputs(length)
     positions = positions_of([1, 2, 140, 116], [length]) if apart else None
@@ -81,14 +89,31 @@ def test_windows_and_documents(name: str, window: int | None, apart: bool, monke
     assert_same(ours, reference(*tensors, window, positions), tensors)
 
 
-def use_reference_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands in for kernels that need a GPU, by their documented interfaces: sequence by sequence, in float32."""
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels for a CPU where only a GPU has some, by their documented interfaces: of the operators behind torch's
+    `varlen_attn`, and of flash-attn's functions."""
 
-    def varlen_attn(query: Any, key: Any, value: Any, ends: Any, other: Any, most: int, same: int, **options: Any) -> Any:
-        assert options["enable_gqa"]
+    def forward(query: Any, key: Any, value: Any, ends: Any, same: Any, most: int, *rest: Any) -> tuple[torch.Tensor, ...]:
+        _, causal, scale, window, grouped, *_ = rest
         assert ends.dtype == torch.int32
-        assert ends is other
-        return by_sequence(query, key, value, ends, most, options["scale"], options["window_size"])
+        assert torch.equal(ends, same)
+        assert grouped
+        assert causal == (window == [-1, 0])
+        output = by_sequence(query, key, value, ends, most, scale, window)
+        return output, query.new_zeros(query.shape[1], query.shape[0], dtype=torch.float32), torch.zeros(2, dtype=torch.uint64)
+
+    def backward(grad: Any, query: Any, key: Any, value: Any, out: Any, lse: Any, ends: Any, same: Any, *rest: Any) -> Any:
+        most, _, _, _, scale, window = rest
+
+        def in_a_thread() -> tuple[
+            torch.Tensor, ...
+        ]:  # below an operator's autograd there is none, but each thread has its own
+            tensors = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
+            return torch.autograd.grad(by_sequence(*tensors, ends, most, scale, window), tensors, grad.detach())
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(in_a_thread).result()
 
     def flash_attn_varlen_func(
         query: Any, key: Any, value: Any, ends: Any, other: Any, most: int, same: int, dropout: float, **options: Any
@@ -102,20 +127,35 @@ def use_reference_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = [tensor.flatten(0, 1) for tensor in (query, key, value)]
         return flash_attn_varlen_func(*rows, ends, ends, length, length, dropout, **options).unflatten(0, (batch, length))
 
-    def by_sequence(query: Any, key: Any, value: Any, ends: Any, most: int, scale: float, window: tuple[int, int]) -> Any:
-        assert window[1] == 0
-        outputs = []
-        for first, last in pairwise(ends.tolist()):
-            assert last - first <= most
-            parts = [tensor[first:last].transpose(0, 1)[None] for tensor in (query, key, value)]
-            outputs.append(reference(*parts, None if window[0] < 0 else window[0] + 1, None)[0] * (scale / 0.25))
-        return torch.cat(outputs)
-
+    operators._varlen_attn.register_kernel("cpu")(forward)
+    operators._varlen_attn_backward.register_kernel("cpu")(backward)
     package = types.ModuleType("flash_attn")
     package.flash_attn_func, package.flash_attn_varlen_func = flash_attn_func, flash_attn_varlen_func  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", package)
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     monkeypatch.setattr(attention, "HALF", (torch.float32,))
+
+
+def by_sequence(query: Any, key: Any, value: Any, ends: Any, most: int, scale: float, window: Any) -> torch.Tensor:
+    """Of sequences laid end to end: query (tokens, heads, head_dim), key and value with fewer heads."""
+    assert window[1] == 0
+    outputs = []
+    for first, last in pairwise(ends.tolist()):
+        assert last - first <= most
+        parts = [tensor[first:last].transpose(0, 1)[None] for tensor in (query, key, value)]
+        outputs.append(reference(*parts, None if window[0] < 0 else window[0] + 1, None, scale)[0])
+    return torch.cat(outputs)
+
+
+def test_the_flash_kernel_of_torch_takes_our_arguments() -> None:
+    """By its schema and its shapes; to compute, it wants a GPU."""
+    with FakeTensorMode():
+        query, key, value = (torch.empty(2, heads, 256, 128, dtype=torch.bfloat16, requires_grad=True) for heads in (6, 2, 2))
+        documents = torch.empty(7, dtype=torch.int32)
+        for options in ({}, {"documents": documents}, {"documents": documents, "sliding_window": 64}):
+            output, _ = attention.varlen(torch.nn.Module(), query, key, value, None, 0.1, **options)  # type: ignore[arg-type]
+            assert output.shape == (2, 256, 6, 128)
+            output.float().sum().backward()
+            assert [tensor.grad.shape for tensor in (query, key, value)] == [query.shape, key.shape, value.shape]  # type: ignore[union-attr]
 
 
 @settings(deadline=None, max_examples=40)
@@ -137,11 +177,8 @@ def shape(preset: Preset, architecture: str, window: int | None) -> ModelConfig:
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 @pytest.mark.parametrize("name", ["blocks", "sdpa", "varlen"])
-def test_documents_of_a_window_are_as_if_alone(
-    tiny_preset: Preset, name: str, architecture: str, window: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_reference_kernels(monkeypatch)
-    monkeypatch.setattr(sys.modules[__name__], "reference", reference_of_heads)
+@pytest.mark.usefixtures("kernels")
+def test_documents_of_a_window_are_as_if_alone(tiny_preset: Preset, name: str, architecture: str, window: int | None) -> None:
     model = build_model(shape(tiny_preset, architecture, window), 0, 1).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -163,14 +200,6 @@ def test_documents_of_a_window_are_as_if_alone(
                 start += length
     torch.testing.assert_close(mixed, whole, atol=2e-3, rtol=1e-3)
     assert float((mixed - together)[2, 30:].abs().max()) > 0.1, "without the mask a document sees the one before it"
-
-
-def reference_of_heads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """`reference`, which scales by 1/4, for heads of 64 numbers."""
-    return reference_by_quarters(query * (64**-0.5 / 0.25), key, value, *rest) / (64**-0.5 / 0.25)
-
-
-reference_by_quarters = reference
 
 
 @pytest.mark.parametrize("name", ["blocks", "sdpa"])
@@ -223,6 +252,26 @@ def test_compiled_it_needs_no_mask(tiny_preset: Preset) -> None:
     )
     assert [call["is_causal"] for call in calls] == [True] * model.config.num_hidden_layers
     assert not any("attn_mask" in call for call in calls)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_one_graph_for_any_number_of_documents(tiny_preset: Preset) -> None:
+    model = build_model(shape(tiny_preset, "llama", None), 0, 1)
+    model.set_attn_implementation(registered("varlen"))
+    loss_model = LossModel(model, tiny_preset.pretrain, compile_=False)
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    loss_model._loss = torch.compile(loss_model._eager_loss, backend=backend)
+    ids = torch.zeros(2, 96, dtype=torch.long)
+    for rows in ([[96], [96]], [[90, 6], [96]], [[1, 2, 93], [50, 46]], [[3] * 32, [96]]):
+        batch = Sample(ids=ids, labels=ids, kinds=torch.zeros_like(ids), positions=positions_of(*rows))
+        loss, _ = loss_model(batch, documents_of("varlen", batch.positions))
+        loss.backward()
+    assert len(graphs) == 1
 
 
 CHOICES: list[tuple[dict[str, Any], str]] = [
