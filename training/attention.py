@@ -78,7 +78,9 @@ def why_not(name: str, device: torch.device, context: int, dropout: float, half:
     if name == "blocks" and context > LONGEST:
         return UserError(f"{asked} is for contexts of at most {LONGEST} tokens", "set engine.attention to auto")
     if name in ("varlen", "flash_attention_2"):
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        # a GPU that is planned for and not here is taken for a new one
+        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+        if device.type != "cuda" or old:
             return UserError(f"{asked} needs an NVIDIA GPU, A100, RTX 30 or newer", "set engine.attention to auto")
         if not half:
             return UserError(f"{asked} computes in bf16 or fp16 only", "set engine.precision to bf16")

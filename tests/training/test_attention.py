@@ -292,11 +292,13 @@ CHOICES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("asked", "name"), CHOICES)
 def test_the_choice(asked: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert choose_attention(**asked) == name
 
 
 def test_older_gpus_have_no_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert choose_attention(CUDA, 2048, document_mask=True) == "sdpa"
     with pytest.raises(UserError, match=r"varlen needs an NVIDIA GPU, A100, RTX 30 or newer; set engine\.attention to auto"):
@@ -315,7 +317,6 @@ def test_older_gpus_have_no_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_what_cannot_work_is_refused(asked: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=reason):
         choose_attention(**asked)
