@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.train_distill import distill
+from cli.train_plan import plan
 
 Set = Annotated[
     list[str] | None,
@@ -19,6 +20,9 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 @app.callback()
 def train() -> None:
     """Train a model on the tokens of a run."""
+
+
+app.command()(plan)
 
 
 @app.command()

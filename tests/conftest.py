@@ -3,6 +3,7 @@
 import os
 import shutil
 import sysconfig
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,41 @@ from codelm.stage import Manifest
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.yaml"
 SOURCES = "argparse.py ast.py asyncio copy.py dataclasses.py email heapq.py http json logging pprint.py textwrap.py zipfile.py"
+
+VOID = {"meta", "br", "link", "img", "rect", "line"}
+
+
+class Page(HTMLParser):
+    """The texts of a page; fails on tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="session")
+def html_page() -> type[Page]:
+    """Reads a page."""
+    return Page
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
 """Where a run's seconds and memory go, and how near its computation comes to what the device can do."""
 
 import contextlib
+import re
 import resource
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import torch
@@ -65,4 +67,7 @@ def peak_memory(device: torch.device) -> int:
     """Bytes at the most since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, ru_maxrss begins with what the parent process held
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

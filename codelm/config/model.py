@@ -57,10 +57,12 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def is_a_legal_shape(self) -> Self:
         for name in ("width", "ffn"):
-            if getattr(self, name) % K_QUANT_BLOCK:
-                raise ValueError(f"{name} {getattr(self, name)} is no multiple of {K_QUANT_BLOCK}, the block of the K-quants")
+            if (value := getattr(self, name)) % K_QUANT_BLOCK:
+                near = max(round(value / K_QUANT_BLOCK), 1) * K_QUANT_BLOCK
+                raise ValueError(f"{name} {value} is no multiple of {K_QUANT_BLOCK}, the block of the K-quants, as {near} is")
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} cannot be shared out among {self.heads} heads")
+            near = min((n for n in range(1, self.width + 1) if self.width % n == 0), key=lambda n: abs(n - self.heads))
+            raise ValueError(f"width {self.width} cannot be shared out among {self.heads} heads, but among {near}")
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} heads cannot be shared out among {self.kv_heads} kv_heads")
         if self.head_dim % 2:

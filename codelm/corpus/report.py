@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from codelm.config.corpus import CorpusConfig
 from codelm.corpus.reasons import REASONS
+from codelm.page import rendered
 from codelm.stage import Manifest, write_atomically
 
 REPORT = "report.html"
@@ -52,15 +52,7 @@ class Column(NamedTuple):
 def write_report(folder: Path) -> None:
     """Writes `report.html` into a finished corpus. Raises UserError if there is none."""
     manifest = Manifest.read(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.j2").render(**content(folder, manifest))
-    write_atomically(folder / REPORT, page.encode("utf-8", "replace").decode())
+    write_atomically(folder / REPORT, rendered(HERE / "report.html.j2", content(folder, manifest)))
 
 
 def content(folder: Path, manifest: Manifest) -> dict[str, Any]:

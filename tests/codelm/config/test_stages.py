@@ -87,7 +87,6 @@ def test_changes_reach_the_stages_that_are_named() -> None:
     assert [stage.hardware.devices for stage in config.stages] == [2, 2, 4, 4, 8]
     assert config.stage("0").resolved().pretrain.learning_rate == 1e-3
     assert config.stage("1").resolved().pretrain.tokens == 1_000_000_000
-    assert config.stage("0").resolved().pretrain.watch.checkpoint_steps == 500
     assert config.stage("2").resolved() == load_stages("progressive").stage("2").resolved()
 
 

@@ -3,8 +3,8 @@
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,34 +15,6 @@ from codelm.stage import Manifest
 
 Code = Callable[[str], str]
 Tree = Callable[[Path, dict[str, str | bytes]], Path]
-VOID = {"meta", "br", "link", "img", "rect", "line"}
-
-
-class Page(HTMLParser):
-    """The texts of a page; fails on tags that do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str | None]] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += attributes
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +35,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, tree: Tree, code: Code) -> 
     return top / "run" / "corpus"
 
 
-def test_a_page_that_needs_nothing_else(corpus: Path) -> None:
+def test_a_page_that_needs_nothing_else(corpus: Path, html_page: Any) -> None:
     text = (corpus / "report.html").read_text(encoding="utf-8")
     assert len(text.encode()) < 1_000_000
-    page = Page(text)
+    page = html_page(text)
     assert not page.tags & {"script", "link", "img", "iframe", "object", "b>"}
     assert not [value for name, value in page.attributes if name in ("src", "href") or name.startswith("on")]
     assert not re.search(r"url\(|@import|https?://", text)
 
 
-def test_it_says_what_the_manifest_says(corpus: Path) -> None:
+def test_it_says_what_the_manifest_says(corpus: Path, html_page: Any) -> None:
     counts = Manifest.read(corpus).counts
-    shown = " ".join(Page((corpus / "report.html").read_text(encoding="utf-8")).texts)
+    shown = " ".join(html_page((corpus / "report.html").read_text(encoding="utf-8")).texts)
     assert counts["snapshot_id"] in shown
     assert f"of {counts['files_seen']:,} files kept" in shown
     for kind in ("rejected", "languages", "licenses", "redactions", "splits", "steps", "repos"):
@@ -124,8 +96,8 @@ def test_counted(count: int, text: str) -> None:
     assert counted(count, "file") == text
 
 
-def test_one_is_not_many(corpus: Path) -> None:
-    shown = " ".join(" ".join(Page((corpus / "report.html").read_text(encoding="utf-8")).texts).split())
+def test_one_is_not_many(corpus: Path, html_page: Any) -> None:
+    shown = " ".join(" ".join(html_page((corpus / "report.html").read_text(encoding="utf-8")).texts).split())
     assert "Left out: 1 duplicate (" in shown
     assert "0 near-duplicates (" in shown
     assert "1 kept file names its copies." in shown

@@ -1,0 +1,111 @@
+"""What a plan refuses before anything starts, and the smallest change that mends it."""
+
+import math
+from typing import Any
+
+from codelm.config.model import K_QUANT_BLOCK, ModelConfig
+from codelm.config.preset import Preset
+from codelm.config.rules import Strategy, strategy_of, why_not
+from codelm.errors import UserError
+from training.plan.machine import Machine
+from training.plan.memory import Computation, memory
+
+MANY_EPOCHS = 4
+"""Passes over the same code that are worth nearly as much as new code (Muennighoff et al. 2023, arXiv 2305.16264)."""
+SHARDED: tuple[Strategy, ...] = ("zero2", "fsdp2", "zero3")
+"""Strategies that leave less on a device than a whole model, the least traffic first."""
+
+
+def check_quants(model: ModelConfig) -> None:
+    """Raises UserError if llama.cpp's K-quants do not apply to each matrix: the settings see to width and FFN."""
+    row = model.heads * model.head_dim
+    if row % K_QUANT_BLOCK:
+        raise UserError(
+            f"heads × head_dim is {row}, no multiple of {K_QUANT_BLOCK}: Q4_K_M would fall back to larger formats",
+            f"set model.head_dim so that {model.heads} × head_dim is a multiple of {K_QUANT_BLOCK}",
+        )
+
+
+def check_engine(preset: Preset, ranks: int, device: str) -> None:
+    """Raises UserError if no engine computes this on so many ranks. device: "cpu" or "cuda"."""
+    if error := why_not(preset.pretrain, preset.model, ranks, device):
+        raise error
+
+
+def check_vocabulary(model: ModelConfig, entries: int) -> None:
+    """Raises UserError if the tokenizer of the run is not the one that the model is for."""
+    if entries != model.vocab_size:
+        raise UserError(
+            f"the run's tokenizer has {entries:,} entries, the model wants {model.vocab_size:,}",
+            "train another one with `codelm tokenizer train --preset …`, in a run folder of its own",
+        )
+
+
+def check_epochs(needed: int, present: int, allowed: float) -> None:
+    """Raises UserError if the data would be read more often than is allowed. Tokens."""
+    epochs = needed / max(present, 1)
+    if epochs > allowed:
+        raise UserError(
+            f"{needed:,} tokens are {epochs:.1f} passes over the {present:,} that are there; {allowed:g} are allowed",
+            f"add sources to the corpus, or set pretrain.tokens to at most {math.floor(allowed * present)},"
+            f" or data.max_epochs to {math.ceil(epochs)}",
+        )
+
+
+def check_memory(preset: Preset, how: Computation, machine: Machine) -> None:
+    """Raises UserError if a step does not fit into the memory of a device, naming the smallest change that does."""
+    needed = memory(preset.model, preset.pretrain, how).total + machine.base
+    if needed <= machine.memory:
+        return
+    settings = smallest_change(preset, how, machine)
+    said = [f"pretrain.engine.{name} to {str(value).lower()}" for name, value in (settings or {}).items()]
+    raise UserError(
+        f"a step needs {needed / 1e9:.1f} GB, {machine.title} has {machine.memory / 1e9:.1f} GB",
+        f"set {' and '.join(said)}" if said else "take a device with more memory, or a smaller preset",
+    )
+
+
+def smallest_change(preset: Preset, how: Computation, machine: Machine) -> dict[str, Any] | None:
+    """Settings of the engine with which a step fits, those that change least; None if nothing helps.
+
+    A smaller micro-batch costs next to nothing, checkpointing a third more work, sharding a lot of traffic.
+    """
+    others = [one for one in SHARDED if one != how.strategy and shards(preset, how.ranks, machine.kind, one)]
+    for strategy in [how.strategy, *others]:
+        for checkpointing in dict.fromkeys([how.checkpointing, True]):
+            for size in range(how.micro_batch_size, 0, -1):
+                if how.micro_batch_size % size:
+                    continue
+                changed = how._replace(micro_batch_size=size, checkpointing=checkpointing, strategy=strategy)
+                if memory(preset.model, preset.pretrain, changed).total + machine.base <= machine.memory:
+                    settings = {
+                        "strategy": (strategy, how.strategy),
+                        "micro_batch_size": (size, how.micro_batch_size),
+                        "gradient_checkpointing": (checkpointing, how.checkpointing),
+                    }
+                    return {name: new for name, (new, old) in settings.items() if new != old}
+    return None
+
+
+def shards(preset: Preset, ranks: int, device: str, strategy: Strategy) -> bool:
+    """Whether the training can be cut up in this way."""
+    changed = preset.with_training(engine={"strategy": strategy})
+    return ranks > 1 and why_not(changed.pretrain, changed.model, ranks, device) is None
+
+
+def computation(preset: Preset, ranks: int, machine: Machine) -> Computation:
+    """How a preset is computed on so many devices."""
+    engine = preset.pretrain.engine
+    blocks = engine.attention == "blocks" or (
+        engine.attention == "auto" and preset.model.context_length <= machine.longest_blocks
+    )
+    return Computation(
+        strategy=strategy_of(engine, ranks),
+        ranks=ranks,
+        micro_batch_size=preset.pretrain.micro_batch_size,
+        sequence_parallel=engine.sequence_parallel,
+        checkpointing=engine.gradient_checkpointing,
+        half=machine.half,
+        compiled=engine.compile,
+        attention="blocks" if blocks else "fused",
+    )

@@ -1,0 +1,68 @@
+"""Where a stage is to be trained: a device of the table, or this machine."""
+
+from typing import Literal, NamedTuple
+
+from codelm.config.preset import Preset
+from codelm.config.stages import HERE, Hardware
+from training.plan import devices
+
+BASE = 600_000_000
+"""Bytes of a process on a CPU before a tensor is made: Python, torch, transformers and the compiler."""
+
+
+class Machine(NamedTuple):
+    """What a plan knows of one device."""
+
+    name: str
+    title: str
+    kind: Literal["cpu", "cuda"]
+    memory: int
+    """bytes"""
+    base: int
+    """bytes that are taken before a tensor is made"""
+    peak: float | None
+    """FLOP/s; None: unknown, it has to be measured"""
+    watts: float | None
+    price: float | None
+    """dollars an hour"""
+    half: bool
+    """whether autocast makes products in 2 bytes"""
+    longest_blocks: int
+    """tokens of the context up to which attention is computed in blocks"""
+
+
+def machine_of(hardware: Hardware, preset: Preset) -> Machine:
+    """The machine of a stage. Raises UserError if the table has no such device."""
+    precision = preset.pretrain.engine.precision
+    if hardware.device.lower() != HERE:
+        device = devices.device(hardware.device)
+        found = Machine(
+            hardware.device, device.title, "cuda", device.memory, devices.RESERVE, device.tflops * 1e12, device.watts,
+            device.price, precision != "no", 0,
+        )  # fmt: skip
+    else:
+        found = this_machine(precision)
+    watts = hardware.watts if hardware.watts is not None else found.watts
+    price = hardware.price_per_hour if hardware.price_per_hour is not None else found.price
+    return found._replace(watts=watts, price=price)
+
+
+def this_machine(precision: str) -> Machine:
+    """The GPU of this machine, or its processor."""
+    import platform
+
+    import psutil
+    import torch
+
+    from training.attention import LONGEST
+    from training.engine import precision_of
+
+    half = precision_of(precision) != "no"
+    if not torch.cuda.is_available():
+        title = f"{psutil.cpu_count(logical=False) or psutil.cpu_count()} cores, {platform.machine()}"
+        return Machine(HERE, title, "cpu", psutil.virtual_memory().total, BASE, None, None, 0.0, half, LONGEST)
+    properties, known = torch.cuda.get_device_properties(0), devices.this_gpu()
+    return Machine(
+        HERE, properties.name, "cuda", properties.total_memory, devices.RESERVE, known.tflops * 1e12 if known else None,
+        known.watts if known else None, 0.0, half, 0,
+    )  # fmt: skip
