@@ -21,7 +21,7 @@ class FimConfig(Settings):
 
     @model_validator(mode="after")
     def has_a_span(self) -> Self:
-        if self.rate and not self.character + self.ast + self.line + self.block + self.empty:
+        if not self.character + self.ast + self.line + self.block + self.empty:
             raise ValueError("character, ast, line, block and empty are all 0: no span is left for fill-in-the-middle")
         return self
 

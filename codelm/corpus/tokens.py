@@ -9,9 +9,9 @@ Of each split:
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -151,39 +151,56 @@ def encode(folder: Path, corpus: Path, tokenizer: Path, progress: Progress = sil
     if manifest := stage.done():
         return manifest
     vocabulary = Tokenizer(tokenizer / FILE)
-    dtype = np.uint16 if vocabulary.vocab_size <= 1 << 16 else np.uint32
     total = sum(split["bytes"] for split in made.counts["splits"].values())
-    done = 0
     with stage.build() as temporary:
+        done = 0
         for split in ("train", "valid"):
-            offsets, text_bytes, prose_count = [0], 0, 0
-            index: dict[str, list[Any]] = defaultdict(list)
-            with (temporary / f"{split}.ids").open("wb") as ids_file, BitWriter(temporary / f"{split}.prose") as prose_file:
-                for rows in batches(corpus, split):
-                    encoded = vocabulary.encode_batch([row["content"] for row in rows])
-                    for row, ids in zip(rows, encoded, strict=True):
-                        text, array = row["content"].encode(), np.asarray(ids, dtype=dtype)
-                        ids_file.write(array.tobytes())
-                        prose = prose_tokens(text, row["language"], vocabulary.byte_lengths[array])
-                        prose_file.write(prose)
-                        offsets.append(offsets[-1] + len(ids))
-                        text_bytes += len(text)
-                        prose_count += int(np.count_nonzero(prose))
-                        for name, value in document(row, source_of).items():
-                            index[name].append(value)
-                    progress(done + text_bytes, total)
-            done += text_bytes
-            np.save(temporary / f"{split}.offsets.npy", np.asarray(offsets, dtype=np.int64))
-            write_index(temporary / f"{split}.documents.arrow", index)
-            stage.counts[split] = {
-                "documents": len(offsets) - 1,
-                "tokens": offsets[-1],
-                "prose_tokens": prose_count,
-                "text_bytes": text_bytes,
-                "bytes_per_token": round(text_bytes / max(offsets[-1], 1), 3),
-            }
-        stage.counts |= {"dtype": np.dtype(dtype).name, "alpha": alpha}
+            read = partial(lambda before, read: progress(before + read, total), done)
+            stage.counts[split] = encode_split(temporary, corpus, split, vocabulary, source_of, read)
+            done += stage.counts[split]["text_bytes"]
+        stage.counts |= {"dtype": np.dtype(dtype_of(vocabulary)).name, "alpha": alpha}
     return Manifest.read(folder)
+
+
+def encode_split(
+    folder: Path,
+    corpus: Path,
+    split: str,
+    vocabulary: Tokenizer,
+    source_of: dict[str, str],
+    read: Callable[[int], None],
+) -> dict[str, Any]:
+    """Writes the files of one split; returns what the manifest says of it. read: hears how many bytes are done."""
+    offsets, text_bytes, prose_count, dtype = [0], 0, 0, dtype_of(vocabulary)
+    index: dict[str, list[Any]] = defaultdict(list)
+    with (folder / f"{split}.ids").open("wb") as ids_file, BitWriter(folder / f"{split}.prose") as prose_file:
+        for rows in batches(corpus, split):
+            encoded = vocabulary.encode_batch([row["content"] for row in rows])
+            for row, ids in zip(rows, encoded, strict=True):
+                text, array = row["content"].encode(), np.asarray(ids, dtype=dtype)
+                ids_file.write(array.tobytes())
+                prose = prose_tokens(text, row["language"], vocabulary.byte_lengths[array])
+                prose_file.write(prose)
+                offsets.append(offsets[-1] + len(ids))
+                for name, value in document(row, source_of).items():
+                    index[name].append(value)
+                prose_count += int(np.count_nonzero(prose))
+                text_bytes += len(text)
+            read(text_bytes)
+    np.save(folder / f"{split}.offsets.npy", np.asarray(offsets, dtype=np.int64))
+    write_index(folder / f"{split}.documents.arrow", index)
+    return {
+        "documents": len(offsets) - 1,
+        "tokens": offsets[-1],
+        "prose_tokens": prose_count,
+        "text_bytes": text_bytes,
+        "bytes_per_token": round(text_bytes / max(offsets[-1], 1), 3),
+    }
+
+
+def dtype_of(vocabulary: Tokenizer) -> type[np.unsignedinteger[Any]]:
+    """The type of the ids in a shard."""
+    return np.uint16 if vocabulary.vocab_size <= 1 << 16 else np.uint32
 
 
 def document(row: Row, source_of: dict[str, str]) -> dict[str, Any]:
