@@ -16,6 +16,7 @@ COMMANDS = {
     "corpus": "Source code → clean, licensed, deduplicated rows.",
     "tokenizer": "Train the byte-level BPE, encode the corpus.",
     "train": "Train a model on the tokens of a run.",
+    "runs": "Look at trainings: list, show, compare, watch.",
     "evaluate": "Bits per byte and single-line exact match on held-out files.",
     "export": "Checkpoint → f16, Q8_0 and Q4_K_M GGUF.",
     "serve": "Serve completions of a GGUF to editors.",

@@ -53,9 +53,10 @@ class RunFolder:
 
     def run_pretrain(self, preset: Preset, restart: bool, init: Path | None = None) -> Manifest:
         """The pretraining stage. init: a checkpoint whose weights it begins with."""
+        from cli.live import RunView
         from training.pretrain import pretrain
 
-        with self.display.stage("pretrain") as progress:
+        with self.display.stage("pretrain", RunView(self.pretrain)) as progress:
             return pretrain(self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say, init)
 
     def run_distill(self, preset: Preset, teacher: Path, start: Path | None, cache: Path | None, restart: bool) -> Manifest:

@@ -10,6 +10,7 @@ import yaml
 from codelm.config.corpus import CorpusConfig, Settings
 from codelm.config.data import DataConfig, FimConfig
 from codelm.config.preset import load_preset
+from codelm.config.watch import WatchConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -60,6 +61,9 @@ def test_the_guide_to_training_has_settings_that_load_and_those_of_the_data_with
     assert FimConfig(**whole["fim"]) == FimConfig()
     assert set(whole["data"]) == set(DataConfig.model_fields)
     assert DataConfig(**whole["data"]) == DataConfig()
+    watch = next(values["pretrain"]["watch"] for values in presets if "log_every" in values["pretrain"].get("watch", {}))
+    assert set(watch) == set(WatchConfig.model_fields)
+    assert WatchConfig(**watch) == WatchConfig()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

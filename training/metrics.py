@@ -126,8 +126,35 @@ def parse(data: bytes) -> list[dict[str, Any]]:
             break
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             break
+        if not all(isinstance(value, int | float) for value in row.values()):
+            break
         rows.append(row)
     return rows
+
+
+class Tail:
+    """A log that grows, read on from where the last reading ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self.rows: list[dict[str, Any]] = []
+        self._read = (0, 0)  # inode and bytes
+
+    def follow(self) -> bool:
+        """Reads what was added; whether there was something. A resumed run has written its log anew: it is read anew."""
+        try:
+            with self.path.open("rb") as file:
+                inode, size = os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_size
+                if self._read[0] != inode or size < self._read[1]:
+                    self.rows, self._read = [], (inode, 0)
+                file.seek(self._read[1])
+                added = file.read()
+        except OSError:
+            return False
+        whole = added[: added.rfind(b"\n") + 1]  # the last line may be half-written yet
+        self.rows = self.rows + parse(whole)
+        self._read = (inode, self._read[1] + len(whole))
+        return bool(whole)
 
 
 def last(rows: list[dict[str, Any]], name: str) -> Any:

@@ -7,12 +7,13 @@ A killed run is to be resumed from its folder: `settings.json` says what it is a
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
 from codelm.config.preset import Preset
+from codelm.config.settings import differing, flat
 from codelm.errors import UserError
 from codelm.stage import Manifest, Stage, disk_full_is_a_user_error, write_atomically
 from training.run_folder import PRESET, SETTINGS, marked_as_running
@@ -67,14 +68,4 @@ def claim(stage: Stage) -> None:
 
 def differences(before: Any, now: Any) -> list[str]:
     """`key before → now` for each dotted key that two nested mappings, as read from JSON, do not share."""
-    old, new = dict(flat(before)), dict(flat(now))
-    return [f"{key} {old.get(key)} → {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-
-
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A nested mapping as dotted keys and values."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from flat(inner, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, value
+    return [f"{key} {old} → {new}" for key, (old, new) in sorted(differing(flat(before), flat(now)).items())]

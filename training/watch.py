@@ -174,7 +174,6 @@ class Watcher:
                 learning_rate=self.config.learning_rate * step.learning_rate_share,
                 gradient_norm=float(step.gradient_norm),
                 batch_crc32=step.checksum,
-                seconds=round(self.clock.seconds, 3),
                 tokens_per_second=round(tokens / seconds, 1),
                 **self.mfu(tokens / seconds),
                 memory_bytes=memory(self.engine.device),
@@ -196,7 +195,8 @@ class Watcher:
     def write(self, **values: Any) -> None:
         """Appends a row, and hears what it means for an early stop."""
         if self.log:
-            row = self.log.log(self.done, tokens=self.done * self.budget.tokens_per_step, **values)
+            tokens = self.done * self.budget.tokens_per_step
+            row = self.log.log(self.done, tokens=tokens, **values, seconds=round(self.clock.seconds, 3))
             self.rows.append(row)
             self.stopper.read(row)
 

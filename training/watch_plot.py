@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from training import metrics
 from training.metrics import BITS_PER_BYTE
 from training.run_folder import PLOT
 
 
 def plot(folder: Path) -> None:
-    """Draws loss, its running mean and held-out bits per byte against tokens into loss.png."""
+    """Draws loss, smoothed too, and held-out bits per byte against tokens into loss.png."""
     from matplotlib.figure import Figure
 
     rows = metrics.read(folder)
@@ -18,7 +20,7 @@ def plot(folder: Path) -> None:
     axes = figure.subplots()
     tokens = [row["tokens"] / 1e6 for row in train]
     axes.plot(tokens, [row["loss"] for row in train], color="tab:blue", alpha=0.3, label="training loss")
-    axes.plot(tokens, running_mean([row["loss"] for row in train]), color="tab:blue", label="its running mean")
+    axes.plot(tokens, smoothed([row["loss"] for row in train]), color="tab:blue", label="smoothed")
     axes.set(xlabel="million tokens", ylabel="nats per token", ylim=(0, None))
     right = axes.twinx()
     right.plot(
@@ -33,11 +35,9 @@ def plot(folder: Path) -> None:
     figure.savefig(folder / PLOT, dpi=120)
 
 
-def running_mean(values: list[float], weight: float = 0.9) -> list[float]:
-    """Exponential running mean, corrected for its start."""
-    mean, norm, means = 0.0, 0.0, []
-    for value in values:
-        mean = weight * mean + (1 - weight) * value
-        norm = weight * norm + (1 - weight)
-        means.append(mean / norm)
-    return means
+def smoothed(values: list[float]) -> list[float]:
+    """The mean of each value and its neighbours, a fortieth of all to each side, fewer at the ends."""
+    window = np.ones(2 * (len(values) // 40) + 1)
+    if len(values) < len(window):
+        return values
+    return (np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")).tolist()

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.console import console, plain_table
+
 if TYPE_CHECKING:
     from codelm.corpus.snapshot import Diff
     from codelm.corpus.status import Status
@@ -16,8 +18,6 @@ Format = Literal["jsonl", "parquet"]
 
 MAX_LINES = 20
 """of each kind that are shown"""
-MAX_WIDTH = 10_000
-"""Columns of what is no terminal."""
 
 
 def corpus_of(run: Path) -> Path:
@@ -31,14 +31,6 @@ def corpus_of(run: Path) -> Path:
         return run if (run / "snapshot").is_dir() or (run / MANIFEST).exists() else run / "corpus"
     except OSError as error:
         raise UserError(f"{run} cannot be entered ({error.strerror})", "look at the rights to it") from error
-
-
-def console() -> Any:
-    """Where tables go: as wide as the terminal, and as they need where there is none, so that no path is cut."""
-    from rich.console import Console
-
-    out = Console()
-    return out if out.is_terminal else Console(width=MAX_WIDTH)
 
 
 def status(run: Run) -> None:
@@ -253,23 +245,6 @@ def export(
     with Display() as display, display.stage("export") as progress:
         count = write(corpus_of(run), out, form, split, progress)
     typer.echo(f"{out}: {counted(count, 'row')}", err=str(out) == "-")
-
-
-def plain_table(title: str) -> Any:
-    """Two columns without lines, under a title; texts are shown as they are."""
-    from rich.table import Table
-    from rich.text import Text
-
-    class Plain(Table):
-        def add_row(self, *cells: Any, **options: Any) -> None:
-            super().add_row(*(Text(cell) for cell in cells), **options)
-
-    table = Plain(
-        title=Text(title), title_justify="left", title_style="bold", box=None, show_header=False, min_width=len(title)
-    )
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
 
 
 def shortened(lines: list[str]) -> list[str]:

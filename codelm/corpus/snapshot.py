@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from codelm.config.corpus import CorpusConfig
+from codelm.config.settings import differing, flat
 from codelm.corpus.balance import mixture
 from codelm.corpus.build import REPORT, UNKNOWN, finish, snapshot_id
 from codelm.corpus.decide import SHARD_BYTES, opted_out
@@ -151,20 +152,6 @@ def diff(first: Path, second: Path) -> Diff:
     for kind in ("languages", "licenses"):
         sums = [{name: one["bytes"] for name, one in manifest.counts[kind].items()} for manifest in (a, b)]
         getattr(found, kind).update(differing(sums[0], sums[1], missing=0))
-    return found
-
-
-def differing(one: dict[str, Any], other: dict[str, Any], missing: Any = None) -> dict[str, tuple[Any, Any]]:
-    """Name → both values, where they are not equal."""
-    pairs = {name: (one.get(name, missing), other.get(name, missing)) for name in [*one, *(n for n in other if n not in one)]}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
-    found: dict[str, Any] = {}
-    for name, one in value.items():
-        found |= flat(one, f"{prefix}{name}.") if isinstance(one, dict) else {prefix + name: one}
     return found
 
 
