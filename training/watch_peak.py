@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from training.plan.devices import this_gpu
+
 MEASURED_SECONDS = 0.2
 
 
@@ -17,7 +19,9 @@ class Peak(NamedTuple):
 
 
 def peak_of(device: torch.device, dtype: torch.dtype) -> Peak:
-    """Of matrix products of a dtype."""
+    """Of matrix products of a dtype: by the data sheet, or measured."""
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and (sheet := this_gpu()):
+        return Peak(sheet.tflops * 1e12, sheet.source)
     size = 1024 if device.type == "cpu" else 8192
     name = str(dtype).removeprefix("torch.")
     return Peak(measured(device, dtype, size), f"measured here: {name} products of {size:,}² matrices")
