@@ -1,7 +1,9 @@
 """The entry point: a table of commands, each imported when it runs, and the one place where errors become exit codes."""
 
 import importlib
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,11 +77,34 @@ def codelm(
 
 def main() -> None:
     """Runs the command line. User errors: one line on stderr and exit code 2."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        run_rank()
+        return
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def run_rank() -> None:
+    """The same in one of several processes, of which the first speaks, and the one that started them tells errors."""
+    from cli.ranks import LAUNCHED, leads, record
+
+    if not leads():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+    try:
+        app()
+    except UserError as error:
+        record(error)
+        if leads() and LAUNCHED not in os.environ:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        record(error)
+        if LAUNCHED not in os.environ:
+            raise
+        sys.exit(1)
 
 
 if __name__ == "__main__":

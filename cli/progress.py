@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from cli.ranks import leads
 from codelm.progress import Progress
 
 PLAIN_SECONDS = 60
@@ -18,7 +19,7 @@ class Display:
     """A bar for each stage, on stderr, with its live facts (loss, speed) beside it; plain lines where that is a file."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, quiet=not leads())
         self._bars = _BarsWithView(
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=28),

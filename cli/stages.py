@@ -8,10 +8,11 @@ from pathlib import Path
 import typer
 
 from cli.progress import Display
+from cli.ranks import leads
 from codelm.config.corpus import CorpusConfig
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
-from codelm.stage import Manifest
+from codelm.stage import Manifest, lock
 
 
 class RunFolder:
@@ -111,10 +112,18 @@ class RunFolder:
 
 
 @contextlib.contextmanager
+def training(run: Path) -> Iterator[Display]:
+    """What every training has around it: the run's lock, which one of several processes holds, progress, and Ctrl-C."""
+    with resumable(), lock(run, create=False) if leads() else contextlib.nullcontext(), Display() as display:
+        yield display
+
+
+@contextlib.contextmanager
 def resumable() -> Iterator[None]:
     """Ctrl-C ends the program with the word that nothing is lost."""
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        if leads():
+            print("interrupted; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -14,6 +14,8 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="One setting of the preset, such as pretrain.learning_rate=1e-3."),
 ]
 
+Ranks = Annotated[int, typer.Option(min=1, help="Processes that train together: one for each GPU.")]
+
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
@@ -37,6 +39,7 @@ def pretrain(
     init: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Begin with the weights of this checkpoint, for a longer context, say.")
     ] = None,
+    ranks: Ranks = 1,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Log to Weights & Biases besides; WANDB_MODE=offline: into DIR.")
@@ -49,12 +52,13 @@ def pretrain(
 
     Example: codelm train pretrain --run runs/mine --preset nano --minutes 30
     """
-    from cli.progress import Display
-    from cli.stages import RunFolder, resumable
+    from cli.ranks import launched_for
+    from cli.stages import RunFolder, training
     from codelm.config.options import parse_settings
     from codelm.config.preset import Preset, load_preset
-    from codelm.stage import lock
 
+    if launched_for(ranks):
+        return
     chosen = load_preset(preset).with_changes(parse_settings(settings or [], Preset))
     chosen = chosen.with_training(
         minutes=minutes,
@@ -62,7 +66,7 @@ def pretrain(
         engine=None if workers is None else {"workers": workers},
         watch={"wandb": wandb_project} if wandb else None,
     )
-    with resumable(), lock(run, create=False), Display() as display:
+    with training(run) as display:
         folder = RunFolder(run, display)
         folder.pretrain = out or folder.pretrain
         counts = folder.run_pretrain(chosen, restart, init).counts

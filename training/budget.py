@@ -56,13 +56,16 @@ class Budget(BaseModel):
             raise UserError(f"{folder / BUDGET} is damaged", "start the run anew with --restart") from error
 
 
-def measure(step: Callable[[], object]) -> float:
-    """Seconds of one call of `step`: the median of calls that fill a few seconds, after two that warm up and compile."""
+def measure(step: Callable[[], object], shared: Callable[[Callable[[], float]], float] = lambda seconds: seconds()) -> float:
+    """Seconds of one call of `step`: the median of calls that fill a few seconds, after two that warm up and compile.
+
+    shared: one process's answer for all that call this together, so that they make as many steps.
+    """
     for _ in range(2):
         step()
     seconds: list[float] = []
     while sum(seconds) < MEASURED_SECONDS and len(seconds) < 50:
         start = time.perf_counter()
         step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(shared(lambda start=start: time.perf_counter() - start))  # type: ignore[misc]
     return sorted(seconds)[len(seconds) // 2]

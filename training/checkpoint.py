@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -20,21 +20,40 @@ from codelm.errors import UserError
 from codelm.stage import disk_full_is_a_user_error, file_sha256
 from training.run_folder import STATE, found, name_of, step_of
 
+OPTIMIZER = "optimizer.pt"
+TIED = "lm_head.weight"
+"""The head, which is stored once, as the embedding."""
 
-def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer) -> Path:
+
+class State(NamedTuple):
+    """What a run needs to go on, in the form that a single process has it in."""
+
+    step: int
+    """steps done"""
+    weights: dict[str, torch.Tensor]
+    """by the names of the transformers model, the tied head once"""
+    moments: dict[str, dict[str, torch.Tensor]]
+    """what the optimiser remembers of each parameter"""
+    loss_scale: float | None
+    """of a run in float16"""
+
+
+def save(folder: Path, state: State, model: Any) -> Path:
     """Writes `folder/checkpoint-<step>` by way of a temporary folder.
 
-    Raises UserError if the disk is full; the checkpoints that stood before still stand.
+    model: tells how weights are laid out on disk. Raises UserError if the disk is full; the checkpoints that stood before
+    still stand.
     """
-    target, temporary = folder / name_of(step), folder / f".{name_of(step)}.partial"
+    target, temporary = folder / name_of(state.step), folder / f".{name_of(state.step)}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with disk_full_is_a_user_error(folder):
             temporary.mkdir(parents=True)
-            write_weights(temporary, model)
-            write_optimizer(temporary / "optimizer.pt", optimizer)
+            write_weights(temporary, model, state.weights)
+            write_moments(temporary / OPTIMIZER, state.moments)
             files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
-            (temporary / STATE).write_text(json.dumps({"step": step, "files": files}, indent=2) + "\n", encoding="utf-8")
+            facts = {"step": state.step, "loss_scale": state.loss_scale, "files": files}
+            (temporary / STATE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
             for path in temporary.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -53,21 +72,21 @@ def prune(folder: Path, keep: int, spared: Container[str]) -> None:
             shutil.rmtree(old)
 
 
-def write_weights(folder: Path, model: Any) -> None:
+def write_weights(folder: Path, model: Any, weights: dict[str, torch.Tensor]) -> None:
     """save_pretrained, with the operating system's own error if the disk is full (safetensors hides it in a text)."""
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     except SafetensorError as error:
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise
 
 
-def write_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+def write_moments(path: Path, moments: dict[str, dict[str, torch.Tensor]]) -> None:
     """torch.save, with the operating system's own error if the disk is full (torch hides it in a RuntimeError)."""
     with path.open("wb") as file:
         try:
-            torch.save(optimizer.state_dict(), file)
+            torch.save(moments, file)
         except RuntimeError as error:
             cause = error.__cause__ or error.__context__
             raise cause if isinstance(cause, OSError) else error from None
@@ -95,11 +114,12 @@ def verify(path: Path) -> None:
         )
 
 
-def restore(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Loads weights and optimiser state in place; returns the number of steps done."""
-    # strict=False: the tied head is stored once, as the embedding
-    missing, unexpected = model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
+def read(path: Path, model: torch.nn.Module) -> State:
+    """What a checkpoint holds. Raises UserError if it is one of another model."""
+    weights = load_file(path / "model.safetensors")
+    shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in model.named_parameters()}  # ds_shape: of one cut up by ZeRO
+    if {name: tensor.shape for name, tensor in weights.items() if name != TIED} != shapes:
         raise UserError(f"{path} is a checkpoint of another model", "give another --run, or --restart")
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True))
-    return step_of(path)
+    moments = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
+    facts = json.loads((path / STATE).read_text(encoding="utf-8"))
+    return State(step_of(path), weights, moments, facts["loss_scale"])

@@ -122,8 +122,8 @@ def fill(cache: TargetCache, loop: Loop, teacher: Teacher, first: int, last: int
 
     def teach(batch: Sample) -> Targets:
         read, documents = engine.inputs(batch)
-        with engine.accelerator.autocast():
-            return teacher(read.ids, read.positions, documents)
+        with engine.autocast():
+            return teacher(read.ids, None if documents is None else read.positions, documents)
 
     cache.fill(missing[engine.rank :: engine.ranks], loop.samples, teach, loop.config.micro_batch_size, loop.progress)
     engine.agree()

@@ -9,7 +9,7 @@ from codelm.config.pretrain import PretrainConfig
 from training.data import PackedSamples, Sample
 from training.distill_loss import Targets, chunked_distillation
 from training.engine import LossModel
-from training.engine.loss_model import last_hidden
+from training.engine.loss_model import Compiled, last_hidden
 from training.target_cache import TargetCache
 from training.teacher import Teacher
 
@@ -53,14 +53,14 @@ class DistillModel(LossModel):
     extras = ("kl",)
 
     def __init__(
-        self, model: Any, config: PretrainConfig, compile_: bool, distill: DistillConfig, teacher: Teacher | None
+        self, model: Any, config: PretrainConfig, compiled: Compiled | None, distill: DistillConfig, teacher: Teacher | None
     ) -> None:
         """teacher: runs along for samples without targets."""
-        super().__init__(model, config, compile_)
+        super().__init__(model, config, compiled)
         self.distill = distill
         # no submodule: neither trained nor cut up nor saved
         self._teacher = [teacher]
-        self._distillation = torch.compile(self._eager_distillation) if compile_ else self._eager_distillation
+        self._distillation = torch.compile(self._eager_distillation) if compiled == "whole" else self._eager_distillation
 
     def forward(self, batch: Sample | TaughtSample, documents: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss to learn from, and its parts: −log p(label) by kind, and the divergence; all summed."""
@@ -71,14 +71,14 @@ class DistillModel(LossModel):
         if not batch.top.shape[-1]:
             teacher = self._teacher[0]
             assert teacher is not None, "samples without targets need a teacher"
-            targets = teacher(batch.ids, batch.positions, documents)
+            targets = teacher(batch.ids, self.positions(batch, documents), documents)
         return self._distillation(batch, targets, documents)
 
     def _eager_distillation(
         self, batch: TaughtSample, targets: Targets, documents: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return chunked_distillation(
-            last_hidden(self.model, batch.ids, batch.positions, documents),
+            last_hidden(self.model, batch.ids, self.positions(batch, documents), documents),
             self.model.lm_head.weight,
             batch.labels.flatten(),
             batch.kinds.flatten(),

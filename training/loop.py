@@ -43,7 +43,6 @@ class Loop:
         """valid: held-out documents, for evaluations. say: hears the few things worth a line. flops_per_token: for MFU.
 
         start: another run's checkpoint that this run takes up as if it were its own, step, data position and optimiser too.
-        Raises UserError if the batch cannot be shared out among the ranks.
         """
         self.folder = folder
         self.config = config
@@ -59,24 +58,18 @@ class Loop:
         self.drops_out = bool(config.dropout or config.attention_dropout or adapters_drop)
         self.byte_lengths = torch.tensor([len(piece) for piece in tokenizer.token_bytes])
         self.tokens_per_step = config.batch_size * samples.length
-        per_pass = engine.ranks * config.micro_batch_size
-        if config.batch_size % per_pass:
-            raise UserError(
-                f"batch_size {config.batch_size} cannot be shared out among {engine.ranks} ranks with micro-batches of"
-                f" {config.micro_batch_size}",
-                f"give a batch_size that is a multiple of {per_pass}, or another engine.micro_batch_size",
-            )
-        self.accumulation = config.batch_size // per_pass
+        self.accumulation = config.batch_size // (engine.ranks * config.micro_batch_size)
         if config.engine.compile and engine.why_not_compiled:
             say(f"training uncompiled: {engine.why_not_compiled}")
 
     def to_the_end(self) -> dict[str, Any]:
         """Resumes or begins, trains, and returns what the manifest says of the run."""
-        budget = Budget.read(self.folder) or self.set_budget()
+        first = self.engine.world.first
+        budget = first(lambda: Budget.read(self.folder)) or self.set_budget()
         if decay := decay_steps(budget.steps, self.config):
             self.samples = self.samples.annealed_from((budget.steps - decay) * self.config.batch_size)
         done = 0
-        if newest := checkpoint.latest(self.folder) or self.start:
+        if newest := first(lambda: checkpoint.latest(self.folder)) or self.start:
             done = self.engine.restore(newest)
             if done < budget.steps:
                 self.say(f"resuming at step {done:,} of {budget.steps:,}")
@@ -110,18 +103,15 @@ class Loop:
                 f"{self.config.minutes:g} minutes are {budget.steps:,} steps, {budget.tokens:,} tokens"
                 f" at {budget.tokens_per_step / (budget.seconds_per_step or 1):,.0f} tokens/s"
             )
-        if self.engine.rank == 0:
+        if self.engine.leads:
             budget.write(self.folder)
         return budget
 
     def measure_step(self) -> float:
-        """Seconds of a step, on the run's own data; the weights and the optimiser are put back afterwards."""
-        weights = {name: tensor.clone() for name, tensor in self.engine.model.state_dict().items()}
-        fresh = self.engine.optimizer.state_dict()
+        """Seconds of a step, on the run's own data, at a learning rate of 0, so that the run begins as if it had not been."""
         batches = iter(loader(self.samples, self.batches(0, 1_000), workers=0))
-        seconds = measure(lambda: self.step(self.next_batch(batches), 0, 0.0))
-        self.engine.model.load_state_dict(weights)
-        self.engine.optimizer.load_state_dict(fresh)
+        seconds = measure(lambda: self.step(self.next_batch(batches), 0, 0.0), self.engine.world.first)
+        self.engine.forget()
         return seconds
 
     def batches(self, first: int, last: int) -> StepBatches:
@@ -137,7 +127,9 @@ class Loop:
                 share = learning_rate_share(watcher.done, watcher.budget.steps, self.config)
                 with watcher.clock.spent_on("data"):
                     batch = self.next_batch(batches)
-                ended = watcher.after_step(self.step(batch, watcher.done, share), interrupted.is_set())
+                ended = watcher.after_step(
+                    self.step(batch, watcher.done, share), interrupted.is_set() or self.engine.world.orphaned()
+                )
 
     def next_batch(self, batches: Iterator[Sample]) -> list[Sample]:
         """This rank's micro-batches of the next step."""
@@ -152,7 +144,7 @@ class Loop:
         for place, part in enumerate(batch):
             checksum = zlib.crc32(part.labels.numpy().tobytes(), zlib.crc32(part.ids.numpy().tobytes(), checksum))
             self.seed_dropout(number, place)
-            losses.append(self.engine.backward(part, int(labels.sum())))
+            losses.append(self.engine.backward(part, int(labels.sum()), last=place == len(batch) - 1))
         norm = self.engine.update(share)
         label_bytes = sum(int(self.byte_lengths[part.labels[part.labels != IGNORE]].sum()) for part in batch)
         return Step(sum_of(losses), labels, label_bytes, norm, share, checksum)
@@ -171,19 +163,21 @@ def sum_of(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 @contextlib.contextmanager
 def finishing_the_step() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event instead of interrupting; a second one interrupts at once."""
+    """Ctrl-C and SIGTERM set the event instead of ending the process; the same again does so at once."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_interrupt(number: int, frame: Any) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    for number in before:
+        signal.signal(number, on_interrupt)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import yaml
 
 from codelm.config.preset import Preset
+from codelm.config.rules import why_not
 from codelm.config.settings import differing, flat
 from codelm.errors import UserError
 from codelm.stage import Manifest, Stage, disk_full_is_a_user_error, write_atomically
+from training.engine.ranks import Ranks
 from training.run_folder import PRESET, SETTINGS, marked_as_running
 
 OPERATIONAL: Any = {"engine": True, "watch": {"log_every", "checkpoint_seconds", "keep_checkpoints", "wandb"}}
@@ -28,19 +31,30 @@ def run_stage(stage: Stage, preset: Preset, train: Callable[[], dict[str, Any]],
 
     preset: what the model is and how it is trained, kept in the folder for the stages to come. train: resumes or begins in
     `stage.folder` and returns what the manifest says of the run. restart: throw away what another or the same run left
-    there. Raises UserError if the folder holds a run with other settings, or if the disk is full.
+    there. All ranks call it, the first one writes. Raises UserError if the training cannot be computed as configured, if
+    the folder holds a run with other settings, or if the disk is full.
     """
+    ranks = Ranks()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if error := why_not(preset.pretrain, preset.model, ranks.count, device):
+        raise error
+    started, written = time.monotonic(), disk_full_is_a_user_error(stage.folder)
+    if manifest := ranks.first(written(lambda: begin(stage, preset, restart))):
+        return manifest
+    with disk_full_is_a_user_error(stage.folder), marked_as_running(stage.folder):
+        stage.counts = train()
+        return ranks.first(written(lambda: stage.finish(stage.folder, time.monotonic() - started)))
+
+
+def begin(stage: Stage, preset: Preset, restart: bool) -> Manifest | None:
+    """Makes the folder ready to be trained in; the manifest, if there is nothing left to train."""
     if restart:
         shutil.rmtree(stage.folder, ignore_errors=True)
     if manifest := stage.done():
         return manifest
-    started = time.monotonic()
-    with disk_full_is_a_user_error(stage.folder):
-        claim(stage)
-    with disk_full_is_a_user_error(stage.folder), marked_as_running(stage.folder):
-        write_atomically(stage.folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
-        stage.counts = train()
-        return stage.finish(stage.folder, time.monotonic() - started)
+    claim(stage)
+    write_atomically(stage.folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
+    return None
 
 
 def claim(stage: Stage) -> None:

@@ -35,21 +35,26 @@ class Teacher:
         self._targets = self._eager_targets
 
     def prepare(self, engine: Engine) -> None:
-        """Brings the teacher to where its student is trained, to be computed in the same way."""
+        """Brings the teacher to where its student is trained, to be computed in the same way.
+
+        Raises UserError if several ranks share a sequence there: the teacher reads whole ones.
+        """
+        if engine.sequence:
+            raise UserError("a teacher reads whole sequences", "set engine.sequence_parallel to 1")
         self.model.to(engine.device)
         self.model.set_attn_implementation(engine.model.config._attn_implementation)
         if engine.why_not_compiled is None:
             self._targets = torch.compile(self._eager_targets)
 
     @torch.no_grad()
-    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, documents: torch.Tensor | None) -> Targets:
+    def __call__(self, ids: torch.Tensor, positions: torch.Tensor | None, documents: torch.Tensor | None) -> Targets:
         """The targets at each position of a batch: (batch, length, k) and (batch, length, k + 1).
 
         ids, positions: (batch, length). documents: as of `LossModel`. Like the loss it never holds all logits.
         """
         return self._targets(ids, positions, documents)
 
-    def _eager_targets(self, ids: torch.Tensor, positions: torch.Tensor, documents: torch.Tensor | None) -> Targets:
+    def _eager_targets(self, ids: torch.Tensor, positions: torch.Tensor | None, documents: torch.Tensor | None) -> Targets:
         hidden = last_hidden(self.model, ids, positions, documents)
         chunks = (hidden[start : start + CHUNK] for start in range(0, len(hidden), CHUNK))
         parts = [targets_of(self.model.lm_head(chunk), self.k, self.temperature) for chunk in chunks]

@@ -21,6 +21,7 @@ from codelm.tokenizer import Tokenizer
 from training import checkpoint, watch_evaluation, watch_plot
 from training.budget import Budget
 from training.engine import Engine
+from training.engine.precision import DTYPES
 from training.loss import KINDS
 from training.metrics import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH, Metrics, last
 from training.run_folder import BEST, SETTINGS, found, name_of
@@ -40,7 +41,7 @@ class Step(NamedTuple):
     """labels by kind, (len(KINDS),), of all ranks"""
     label_bytes: int
     """bytes of text that this rank's labels stand for"""
-    gradient_norm: torch.Tensor
+    gradient_norm: torch.Tensor | float
     """before clipping"""
     learning_rate_share: float
     checksum: int
@@ -70,7 +71,7 @@ class Watcher:
         self.evaluation = Evaluation(config.watch, valid, tokenizer)
         self.progress = progress
         self.say = say
-        self.leads = engine.rank == 0
+        self.leads = engine.leads
         decay = decay_steps(budget.steps, config)
         self.stable = budget.steps - decay if decay else None
         """The step after which the learning rate falls: its checkpoint stays, for other ways to go on from it."""
@@ -79,7 +80,7 @@ class Watcher:
         self.flops_per_token = flops_per_token
         self.peak: Peak | None = None
         if flops_per_token and self.leads:
-            self.peak = peak_of(engine.device, DTYPES.get(engine.accelerator.mixed_precision, torch.float32))
+            self.peak = peak_of(engine.device, DTYPES.get(engine.precision, torch.float32))
 
     def begin(self, done: int) -> Self:
         """From a checkpoint after `done` steps: what was logged up to it counts, what was logged beyond it is dropped."""
@@ -242,6 +243,5 @@ class Watcher:
         }
 
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SCORES = ("step", "tokens", BITS_PER_BYTE, EXACT_MATCH, EDIT_SIMILARITY)
 """What best.json repeats of a row."""

@@ -1,5 +1,6 @@
 """How a training is computed: none of it changes what is learned, but for rounding."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +13,9 @@ class EngineConfig(Settings):
 
     strategy: Literal["auto", "ddp", "fsdp2", "zero2", "zero3"] = Field(
         "auto", description="how several ranks share the work; auto: ddp if there are several"
+    )
+    deepspeed_config: Path | None = Field(
+        None, description="DeepSpeed's own settings, JSON or YAML, in place of the ready-made ones of zero2 and zero3"
     )
     micro_batch_size: int | None = Field(
         None, gt=0, description="sequences a rank sees at once; gradients are added up to batch_size; None: all of them"

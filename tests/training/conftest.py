@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,23 @@ from training.pretrain import pretrain
 
 DRIVER = Path(__file__).parent / "driver.py"
 Train = Callable[..., Manifest]
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., "Training"]
+
+
+class Training(subprocess.Popen[str]):
+    """A process that trains, or the launcher of several."""
+
+    def wait_for_step(self, folder: Path, step: int) -> None:
+        """Returns when the training of a folder has logged the step."""
+        while not (logged := metrics.read(folder)) or logged[-1]["step"] < step:
+            assert self.poll() is None, self.communicate()
+            time.sleep(0.002)
+
+    def finish(self) -> str:
+        """What was said by the time that it ended well."""
+        out, err = self.communicate()
+        assert self.returncode == 0, err
+        return out
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +55,29 @@ def minute_preset(tiny_preset: Preset, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def start(run: Path, tokens_dir: Path, tokenizer_dir: Path, minute_preset: Path) -> Start:
-    """Starts the training of a folder in a process of its own; settings are those of the preset's `pretrain`."""
+def start_all(run: Path, tokens_dir: Path, tokenizer_dir: Path, minute_preset: Path) -> Start:
+    """Starts trainings one after the other, [(folder, settings), …], in a process of their own, or in several."""
 
-    def start(folder: Path, *launcher: str, env: dict[str, str] | None = None, **settings: Any) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [*(launcher or [sys.executable]), str(DRIVER), str(folder), str(run), str(minute_preset), json.dumps(settings)],
+    def start_all(jobs: Sequence[tuple[Path, dict[str, Any]]], ranks: int = 1, env: dict[str, str] | None = None) -> Training:
+        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"] if ranks > 1 else []
+        given = json.dumps([(str(folder), settings) for folder, settings in jobs])
+        return Training(
+            [sys.executable, *launcher, str(DRIVER), str(run), str(minute_preset), given],
             env={**os.environ, "PYTHONSAFEPATH": "1", **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    return start_all
+
+
+@pytest.fixture(scope="session")
+def start(start_all: Start) -> Start:
+    """Starts the training of a folder in a process of its own; settings are those of the preset's `pretrain`."""
+
+    def start(folder: Path, ranks: int = 1, env: dict[str, str] | None = None, **settings: Any) -> Training:
+        return start_all([(folder, settings)], ranks, env)
 
     return start
 
@@ -87,6 +116,5 @@ def rows() -> Callable[[Path], list[dict[str, Any]]]:
 def uninterrupted(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run from the first step to the last in one go."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "pretrain"
-    process = start(folder)
-    assert process.wait() == 0, process.communicate()[1]
+    start(folder).finish()
     return folder

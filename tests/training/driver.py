@@ -1,6 +1,7 @@
-"""A training process for the tests to kill: driver.py FOLDER RUN PRESET SETTINGS, the last one as JSON.
+"""A training process for the tests to kill: driver.py RUN PRESET JOBS, the last one as JSON: [[FOLDER, SETTINGS], …].
 
-Exit codes as those of the command line: 2 for a UserError, 130 for Ctrl-C. CODELM_TEST_FILE_LIMIT: bytes a file may have.
+One of several, if a launcher started it. Exit codes as those of the command line: 2 for a UserError, 130 for Ctrl-C.
+CODELM_TEST_FILE_LIMIT: bytes a file may have.
 """
 
 import json
@@ -15,13 +16,13 @@ from codelm.errors import UserError
 from training.pretrain import pretrain
 
 if __name__ == "__main__":
-    folder, run, preset, settings = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+    run, preset, jobs = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
     if limit := os.environ.get("CODELM_TEST_FILE_LIMIT"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-    folder /= os.environ.get("RANK", "")
     try:
-        pretrain(folder, load_preset(preset).with_training(**settings), run / "tokens", run / "tokenizer", say=print)
+        for folder, settings in jobs:
+            pretrain(Path(folder), load_preset(preset).with_training(**settings), run / "tokens", run / "tokenizer", say=print)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -206,7 +206,7 @@ def test_documents_of_a_window_are_as_if_alone(tiny_preset: Preset, name: str, a
 def test_the_loss_of_a_window_is_that_of_its_documents(tiny_preset: Preset, name: str) -> None:
     model = build_model(shape(tiny_preset, "llama", None), 0, 1)
     model.set_attn_implementation(registered(name))
-    loss_model = LossModel(model, tiny_preset.pretrain, compile_=False)
+    loss_model = LossModel(model, tiny_preset.pretrain, compiled=None)
     random = np.random.default_rng(0)
     ids, labels = (torch.from_numpy(random.integers(0, 1024, (1, 96))) for _ in range(2))
     batch = Sample(ids=ids, labels=labels, kinds=torch.zeros_like(ids), positions=positions_of([1, 40, 55]))

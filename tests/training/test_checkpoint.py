@@ -1,9 +1,9 @@
 """Checkpoints are whole or not there."""
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,48 +12,60 @@ from codelm.config.preset import Preset
 from codelm.errors import UserError
 from codelm.models import build_model
 from training import checkpoint
+from training.data import Sample
+from training.engine import Engine
 from training.optimizers import adamw
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Any]
 
 
-def some(tiny_preset: Preset, seed: int = 0) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def some(tiny_preset: Preset, seed: int = 0) -> Engine:
     """A small model and its optimiser, a step done."""
     model = build_model(tiny_preset.model.model_copy(update={"layers": 1}), 0, 1, seed)
-    optimizer = adamw(model, tiny_preset.pretrain)
-    model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
-    optimizer.step()
-    return model, optimizer
+    engine = Engine(model, adamw(model, tiny_preset.pretrain), tiny_preset.pretrain)
+    ids = torch.arange(8)[None]
+    engine.backward(Sample(ids, ids + 1, torch.zeros_like(ids), ids), divisor=8)
+    engine.update(1.0)
+    return engine
 
 
 def test_what_is_saved_is_restored(tiny_preset: Preset, tmp_path: Path) -> None:
-    model, optimizer = some(tiny_preset)
-    path = checkpoint.save(tmp_path, 7, model, optimizer)
+    engine, other = some(tiny_preset), some(tiny_preset, seed=1)
+    path = engine.save(tmp_path, 7)
     assert path == checkpoint.latest(tmp_path) == tmp_path / "checkpoint-7"
-    other, its_optimizer = some(tiny_preset, seed=1)
-    assert checkpoint.restore(path, other, its_optimizer) == 7
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert other.lm_head.weight is other.model.embed_tokens.weight  # type: ignore[union-attr]
-    states = [opt.state_dict()["state"] for opt in (optimizer, its_optimizer)]
-    assert all(torch.equal(states[0][i][key], states[1][i][key]) for i in states[0] for key in states[0][i])
+    assert other.restore(path) == 7
+    assert all(torch.equal(a, b) for a, b in zip(engine.model.parameters(), other.model.parameters(), strict=True))
+    assert other.model.lm_head.weight is other.model.model.embed_tokens.weight
+    states = [of.strategy.moments() for of in (engine, other)]
+    assert states[0].keys() == dict(engine.model.named_parameters()).keys()
+    assert all(torch.equal(states[0][name][key], states[1][name][key]) for name in states[0] for key in states[0][name])
+
+
+def test_the_order_of_the_optimisers_groups_does_not_matter(tiny_preset: Preset, tmp_path: Path) -> None:
+    engine, other = some(tiny_preset), some(tiny_preset, seed=1)
+    other.strategy.optimizer.param_groups.reverse()
+    other.restore(engine.save(tmp_path, 7))
+    norm = engine.model.model.norm.weight
+    assert torch.equal(*(of.strategy.optimizer.state[of.model.model.norm.weight]["exp_avg"] for of in (engine, other)))
+    assert engine.strategy.optimizer.state[norm]["exp_avg"].abs().sum() > 0
 
 
 def test_only_the_newest_and_the_spared_are_kept(tiny_preset: Preset, tmp_path: Path) -> None:
-    model, optimizer = some(tiny_preset)
+    engine = some(tiny_preset)
     for step in (2, 9, 10, 100):
-        checkpoint.save(tmp_path, step, model, optimizer)
+        engine.save(tmp_path, step)
     checkpoint.prune(tmp_path, 2, {"checkpoint-2", "checkpoint-7"})
     assert [path.name for path in checkpoint.found(tmp_path)] == ["checkpoint-2", "checkpoint-10", "checkpoint-100"]
 
 
 def test_what_a_killed_process_left_is_no_checkpoint(tiny_preset: Preset, tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) is None
-    model, optimizer = some(tiny_preset)
+    engine = some(tiny_preset)
     for name in (".checkpoint-3.partial", ".checkpoint-5.partial", "checkpoint-old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
     assert checkpoint.latest(tmp_path) is None
-    path = checkpoint.save(tmp_path, 3, model, optimizer)
+    path = engine.save(tmp_path, 3)
     assert checkpoint.latest(tmp_path) == path
     checkpoint.verify(path)
     assert not (tmp_path / ".checkpoint-3.partial").exists()
@@ -62,8 +74,8 @@ def test_what_a_killed_process_left_is_no_checkpoint(tiny_preset: Preset, tmp_pa
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "config.json", checkpoint.STATE])
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "one byte"])
 def test_a_damaged_checkpoint_is_named(tiny_preset: Preset, tmp_path: Path, name: str, damage: str) -> None:
-    model, optimizer = some(tiny_preset)
-    path = checkpoint.save(tmp_path, 1, model, optimizer)
+    engine = some(tiny_preset)
+    path = engine.save(tmp_path, 1)
     data = (path / name).read_bytes()
     middle = len(data) // 2
     if damage == "missing":
@@ -78,11 +90,10 @@ def test_a_damaged_checkpoint_is_named(tiny_preset: Preset, tmp_path: Path, name
 
 
 def test_a_checkpoint_of_another_model(tiny_preset: Preset, tmp_path: Path) -> None:
-    model, optimizer = some(tiny_preset)
-    path = checkpoint.save(tmp_path, 1, model, optimizer)
-    other = build_model(tiny_preset.model, 0, 1)
+    engine = some(tiny_preset)
+    path = engine.save(tmp_path, 1)
     with pytest.raises(UserError, match="is a checkpoint of another model"):
-        checkpoint.restore(path, other, adamw(other, tiny_preset.pretrain))
+        checkpoint.read(path, build_model(tiny_preset.model, 0, 1))
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,11 @@ def loader(samples: PackedSamples, batches: StepBatches, workers: int) -> DataLo
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),  # from other memory, a copy waits for all that the GPU has yet to compute
-        worker_init_fn=leave_ctrl_c_to_the_parent,
+        worker_init_fn=leave_signals_to_the_parent,
     )
 
 
-def leave_ctrl_c_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer still needs its workers to end the step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole process group; the trainer still needs its workers to end the step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 """What the loop needs of a model and its optimiser, on whatever computes them."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,28 @@ import torch
 from accelerate import Accelerator
 
 from codelm.config.pretrain import PretrainConfig
+from codelm.config.rules import Strategy as StrategyName
+from codelm.config.rules import strategy_of
 from training import attention, checkpoint
 from training.data import Sample
-from training.engine.loss_model import LossModel
-from training.engine.precision import precision_of, why_not_compilable
+from training.engine.loss_model import Compiled, LossModel
+from training.engine.precision import autocast, precision_of, why_not_compilable
+from training.engine.ranks import Ranks
+from training.engine.sequence import SharedSequence
+from training.engine.strategy import Replicated, Strategy
 
-Objective = Callable[[Any, PretrainConfig, bool], LossModel]
-"""Makes what is trained of a model, the settings, and whether it is compiled."""
+COMPILED: dict[StrategyName, Compiled] = {"single": "whole", "ddp": "whole", "zero2": "whole", "fsdp2": "blocks"}
+"""What can be compiled: gathering weights breaks a graph, between blocks (FSDP2) or in every module (ZeRO-3)."""
+
+Objective = Callable[[Any, PretrainConfig, Compiled | None], LossModel]
+"""Makes what is trained of a model, the settings, and what of it is compiled."""
 
 
 class Engine:
-    """Model, optimiser and device under Accelerate: one CPU or GPU, or several ranks, by its launcher's environment.
+    """Model, optimiser, device and ranks: one CPU or GPU, or several processes by their launcher's environment.
 
     What a loop needs of it: `backward` for each micro-batch, `update` for each step, `total` for what is logged, `save` and
-    `restore` for checkpoints that do not depend on the number of ranks.
+    `restore` for checkpoints that depend neither on the number of ranks nor on how they share the work.
     """
 
     def __init__(
@@ -32,87 +41,160 @@ class Engine:
         config: PretrainConfig,
         objective: Objective = LossModel,
     ) -> None:
-        self.accelerator = Accelerator(mixed_precision=precision_of(config.engine.precision))
-        self.clip = config.clip
-        self.why_not_compiled = why_not_compilable(self.accelerator.device) if config.engine.compile else "compile is off"
+        settings = config.engine
+        self.world = Ranks()
+        self.accelerator = Accelerator(cpu=self.world.count > 1 and not torch.cuda.is_available())
+        if self.device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which transformers loads, warns if it has to guess
+        self.precision = precision_of(settings.precision)
+        self.steps = 0
         self.model = model
+        name = strategy_of(settings, self.world.count)
+        self.why_not_compiled = self._why_not_compiled(config, name)
         self.document_mask = config.data.document_mask
-        self.attention = attention.prepare(model, config, self.device, half=self.accelerator.mixed_precision != "no")
-        wrapped = objective(model, config, self.why_not_compiled is None)
-        self.extras = wrapped.extras
-        self.loss_model, self.optimizer = self.accelerator.prepare(wrapped, optimizer)
+        self.attention = attention.prepare(model, config, self.device, half=self.precision != "no")
+        self.sequence = SharedSequence(settings.sequence_parallel, self.world) if settings.sequence_parallel > 1 else None
+        if self.sequence:
+            self.sequence.attend(model, self.attention, config.micro_batch_size)
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        loss_model = objective(model, config, None if self.why_not_compiled else COMPILED[name])
+        self.extras = loss_model.extras
+        self.strategy = self._strategy(name, loss_model, optimizer, config)
+        self._broken_at = torch.full((), -1, device=self.device)
+        self._sound = torch.ones((), dtype=torch.bool, device=self.device)
+
+    def _why_not_compiled(self, config: PretrainConfig, name: StrategyName) -> str | None:
+        if not config.engine.compile:
+            return "compile is off"
+        if name not in COMPILED:
+            return f"{name} gathers weights in every module, which leaves nothing to compile"
+        return why_not_compilable(self.device)
+
+    def _strategy(
+        self, name: StrategyName, loss_model: LossModel, optimizer: torch.optim.Optimizer, config: PretrainConfig
+    ) -> Strategy:
+        if name == "fsdp2":
+            from training.engine.fsdp import FullySharded
+
+            return FullySharded(loss_model, optimizer, config.clip, self.precision, self.accelerator)
+        if name in ("zero2", "zero3"):
+            from training.engine.zero import Zero
+
+            stage = int(name.removeprefix("zero"))
+            return Zero(loss_model, optimizer, config.clip, self.precision, self.device, stage, config.engine.deepspeed_config)
+        return Replicated(loss_model, optimizer, config.clip, self.precision, self.accelerator)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.world.leads
 
     @property
     def ranks(self) -> int:
-        """Processes that train together."""
-        return int(self.accelerator.num_processes)
+        """How many share out the samples: processes, those that share a sequence counted once."""
+        return self.world.count // (self.sequence.size if self.sequence else 1)
 
     @property
     def rank(self) -> int:
-        """The number of this process."""
-        return int(self.accelerator.process_index)
+        """Which of them this process is."""
+        return self.world.rank // (self.sequence.size if self.sequence else 1)
 
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
         return torch.device(self.accelerator.device)
 
-    def backward(self, batch: Sample, divisor: int) -> torch.Tensor:
+    def backward(self, batch: Sample, divisor: int, last: bool = True) -> torch.Tensor:
         """Adds the gradient of one micro-batch; returns the parts of the loss, (len(KINDS) + len(extras),).
 
         divisor: labels of the whole step over all micro-batches and ranks, so that each token weighs the same however the
-        step is cut.
+        step is cut. last: of the micro-batches of the step.
         """
-        loss, by_kind = self.loss_model(*self.inputs(batch))
-        # ranks: gradients are averaged over them
-        self.accelerator.backward(loss * (self.ranks / divisor))
-        return by_kind.detach()
+        # world.count: gradients are averaged over all processes
+        parts = self.strategy.backward(*self.inputs(batch), self.world.count / divisor, last)
+        self._sound &= parts.isfinite().all()
+        # ranks that share a sequence have summed a part each, and `total` takes them for copies
+        return parts * (self.sequence.size if self.sequence else 1)
 
     def inputs(self, batch: Sample) -> tuple[Sample, torch.Tensor | None]:
         """A micro-batch on this rank's device, and what keeps its documents apart, if they are to be."""
         documents = attention.documents_of(self.attention, batch.positions) if self.document_mask else None
+        if self.sequence:
+            batch = self.sequence.part(batch, placed=self.document_mask)
         batch = type(batch)(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
         return batch, None if documents is None else documents.to(self.device, non_blocking=True)
 
-    def update(self, share: float) -> torch.Tensor:
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, products are computed in the run's precision, as they are in `backward`."""
+        return autocast(self.device, self.precision)
+
+    def update(self, share: float) -> torch.Tensor | float:
         """Clips, steps and clears the gradient; returns its norm before clipping.
 
         share: of each group's peak learning rate.
         """
-        for group in self.optimizer.param_groups:
+        for group in self.strategy.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
-        norm = self.accelerator.clip_grad_norm_(self.loss_model.parameters(), self.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        norm = self.strategy.step()
+        if (scale := self.strategy.loss_scale) is None:
+            self._sound &= torch.as_tensor(norm, device=self.device).isfinite()
+        else:  # a gradient that float16 cannot hold is met by a smaller scale, but not for ever
+            self._sound &= scale >= 1
+        self._broken_at = torch.where((self._broken_at < 0) & ~self._sound, self.steps, self._broken_at)
+        self.steps += 1
         return norm
 
+    def broken_at(self) -> int | None:
+        """The first step, counted from 0, whose loss or gradient was no finite number on any rank. All ranks call it."""
+        steps = self.world.gather(int(self._broken_at))
+        return min((step for step in steps if step >= 0), default=None)
+
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Values summed over all ranks."""
-        return self.accelerator.reduce(values.to(self.device), reduction="sum").cpu()
+        """Values summed over those that share out the samples, on the CPU."""
+        total = self.world.sum(values)
+        return total if self.sequence is None else (total / self.sequence.size).to(total.dtype)
+
+    def forget(self) -> None:
+        """Makes the optimiser as it was before its first step; for steps at a learning rate of 0, which change no weight."""
+        self.strategy.forget()
+        self.steps = 0
 
     def agree(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, raised on all ranks if any rank raises it: what one decides, all do."""
-        if self.ranks == 1:
-            return flags
-        return tuple((self.total(torch.tensor(flags, dtype=torch.int32)) > 0).tolist())
+        return self.world.any(*flags)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[Any]:
-        """The model as others use it: without dropout, with attention that knows caches and padding."""
-        attention_before, training = self.model.config._attn_implementation, self.model.training
+        """The whole model on every rank, as others use it: without dropout, with attention that knows caches and padding."""
+        if self.strategy.cuts_weights:
+            weights = self.strategy.weights(everywhere=True)
+            with self.device:
+                copy = type(self.model)(self.model.config)
+            copy.load_state_dict(weights, strict=False)
+            copy.set_attn_implementation("sdpa")
+            yield copy.eval()
+            return
+        attention_before = self.model.config._attn_implementation
         self.model.set_attn_implementation("sdpa")
         self.model.eval()
         try:
             yield self.model
         finally:
-            self.model.train(training)
+            self.model.train()
             self.model.set_attn_implementation(attention_before)
 
-    def save(self, folder: Path, step: int) -> None:
+    def save(self, folder: Path, step: int) -> Path:
         """Writes `folder/checkpoint-<step>`; all ranks call it, one writes."""
-        if self.rank == 0:
-            checkpoint.save(folder, step, self.model, self.optimizer.optimizer)
+        state = checkpoint.State(step, self.strategy.weights(), self.strategy.moments(), self.strategy.loss_scale)
+        return self.world.first(lambda: checkpoint.save(folder, state, self.model))
 
     def restore(self, path: Path) -> int:
         """Loads a checkpoint on every rank; returns the steps done."""
-        return checkpoint.restore(path, self.model, self.optimizer.optimizer)
+        state = checkpoint.read(path, self.model)
+        self.strategy.load(state.weights, state.moments)
+        if state.loss_scale is not None:
+            self.strategy.loss_scale = state.loss_scale
+        self.steps = state.step
+        return state.step

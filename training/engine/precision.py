@@ -5,6 +5,9 @@ import shutil
 
 import torch
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What a precision computes products in, if not in float32."""
+
 
 def precision_of(name: str) -> str:
     """Accelerate's name of a precision; "auto" is bf16 where the processor has instructions for it, else float32."""
@@ -13,6 +16,12 @@ def precision_of(name: str) -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """torch's autocast to a precision; weights stay in float32."""
+    dtype = DTYPES.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def why_not_compilable(device: torch.device) -> str | None:

@@ -1,0 +1,84 @@
+"""The processes that train together: who this one is, and what all of them hold to be true."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from codelm.errors import UserError
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """The processes of a run, by the environment that torchrun or `--ranks` gives them; without one, this one alone.
+
+    What they tell each other goes by way of gloo, over the CPU, so that no device has to wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        self._parent = os.getppid()
+        if self.count > 1:
+            connect()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes files and speaks to the user."""
+        return self.rank == 0
+
+    def orphaned(self) -> bool:
+        """Whether the launcher is gone, so that nobody is left to end this process."""
+        return self.count > 1 and os.getppid() != self._parent
+
+    def first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the leading rank, the only one that does it. A UserError there is raised on every rank."""
+        if self.count == 1:
+            return work()
+        answer: list[Any] = [None, None]
+        if self.leads:
+            try:
+                answer[0] = work()
+            except UserError as error:
+                answer[1] = (error.message, error.fix)
+        dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+        if answer[1]:
+            raise UserError(*answer[1])
+        return answer[0]
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is set on any rank."""
+        if self.count == 1:
+            return flags
+        said = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(said, op=dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in said.tolist())
+
+    def gather(self, value: int) -> list[int]:
+        """The value of every rank."""
+        values = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Values summed over all ranks, on the CPU."""
+        values = values.detach().cpu()
+        if self.count > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+
+def connect() -> None:
+    """Joins the launcher's process group, if this process has not joined it yet."""
+    if dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
