@@ -71,8 +71,10 @@ class RunView:
     def run(self) -> Run | None:
         """What the folder holds now; None before the run has logged something."""
         if self._tail.follow():
-            self._run = followed(self._run or read_run(self.folder), self._tail.rows)
-            self._drawn = None
+            rows, known = self._tail.rows, self._run
+            if known is None or len(rows) < len(known.rows):
+                known = read_run(self.folder)
+            self._run, self._drawn = followed(known, rows) if rows else None, None
         return self._run
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

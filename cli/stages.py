@@ -12,6 +12,7 @@ from cli.ranks import leads
 from codelm.config.corpus import CorpusConfig
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
+from codelm.progress import Progress
 from codelm.stage import Manifest, lock
 
 
@@ -54,20 +55,25 @@ class RunFolder:
 
     def run_pretrain(self, preset: Preset, restart: bool, init: Path | None = None) -> Manifest:
         """The pretraining stage. init: a checkpoint whose weights it begins with."""
-        from cli.live import RunView
         from training.pretrain import pretrain
 
-        with self.display.stage("pretrain", RunView(self.pretrain)) as progress:
+        with self.watched("pretrain", self.pretrain) as progress:
             return pretrain(self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say, init)
 
     def run_distill(self, preset: Preset, teacher: Path, start: Path | None, cache: Path | None, restart: bool) -> Manifest:
         """The distillation stage. Arguments as of `training.distill.distill`."""
         from training.distill import distill
 
-        with self.display.stage("distill") as progress:
+        with self.watched("distill", self.distill) as progress:
             return distill(
                 self.distill, preset, self.tokens, self.tokenizer, teacher, progress, restart, self.display.say, start, cache
             )
+
+    def watched(self, name: str, folder: Path) -> contextlib.AbstractContextManager[Progress]:
+        """The progress of a training, with a live view of its folder."""
+        from cli.live import RunView
+
+        return self.display.stage(name, RunView(folder))
 
     def run_evaluate(self) -> Manifest:
         """Evaluation of the checkpoint that pretraining ended with."""

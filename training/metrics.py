@@ -141,7 +141,7 @@ class Tail:
         self._read = (0, 0)  # inode and bytes
 
     def follow(self) -> bool:
-        """Reads what was added; whether there was something. A resumed run has written its log anew: it is read anew."""
+        """Reads what was added; whether the rows are others now. A resumed run has written its log anew: it is read anew."""
         try:
             with self.path.open("rb") as file:
                 inode, size = os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_size
@@ -149,8 +149,9 @@ class Tail:
                     self.rows, self._read = [], (inode, 0)
                 file.seek(self._read[1])
                 added = file.read()
-        except OSError:
-            return False
+        except OSError:  # not there yet, or thrown away
+            gone, self.rows, self._read = bool(self.rows), [], (0, 0)
+            return gone
         whole = added[: added.rfind(b"\n") + 1]  # the last line may be half-written yet
         self.rows = self.rows + parse(whole)
         self._read = (inode, self._read[1] + len(whole))

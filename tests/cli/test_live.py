@@ -76,6 +76,8 @@ def test_the_view_follows_the_log(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").rename(tmp_path / "old")  # a resumed run writes its log anew
     log(tmp_path, TRAINED[:3])
     assert any("step 3  loss" in line for line in shown(view))
+    (tmp_path / "metrics.jsonl").unlink()
+    assert shown(view) == []
 
 
 @pytest.mark.parametrize("width", [1, 5, 15, 23, 24, 40, 79, 200])
