@@ -72,9 +72,19 @@ def test_attention_weights_are_dropped_and_scaled(function: Callable[..., Any]) 
     assert 0.73 < len(kept) / len(seen) < 0.77
 
 
-def test_resumed_it_draws_the_same(minute_preset: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compile_", [False, pytest.param(True, marks=pytest.mark.e2e)])
+def test_resumed_it_draws_the_same(
+    minute_preset: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path, compile_: bool
+) -> None:
+    if compile_ and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("torch.compile needs a C++ compiler")
     preset = load_preset(str(minute_preset)).with_training(
-        tokens=6 * 4 * 64, dropout=0.1, attention_dropout=0.1, watch={"checkpoint_seconds": 1e-6, "keep_checkpoints": 9}
+        tokens=6 * 4 * 64,
+        dropout=0.1,
+        attention_dropout=0.1,
+        data={"document_mask": True},
+        engine={"compile": compile_},
+        watch={"checkpoint_seconds": 1e-6, "keep_checkpoints": 9},
     )
     whole, resumed = tmp_path / "whole" / "pretrain", tmp_path / "resumed" / "pretrain"
     pretrain(whole, preset, tokens_dir, tokenizer_dir)
