@@ -66,11 +66,14 @@ class RunView:
         self.folder = folder
         self._tail = metrics.Tail(folder)
         self._run: Run | None = None
+        self._changed = 0
         self._drawn: tuple[tuple[int, int], list[Text]] | None = None
 
     def run(self) -> Run | None:
         """What the folder holds now; None before the run has logged something."""
-        if self._tail.follow():
+        changed = changed_at(self.folder)  # by checkpoints and the manifest, which come without a row
+        if self._tail.follow() or changed != self._changed:
+            self._changed = changed
             rows, known = self._tail.rows, self._run
             if known is None or len(rows) < len(known.rows):
                 known = read_run(self.folder)
@@ -85,6 +88,14 @@ class RunView:
         if self._drawn is None or self._drawn[0] != size:
             self._drawn = size, list(lines(run, *size))
         yield from self._drawn[1]
+
+
+def changed_at(folder: Path) -> int:
+    """When something came into a folder or went, in nanoseconds since 1970; 0 if it is not there."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def lines(run: Run, width: int, height: int) -> Iterable[Text]:

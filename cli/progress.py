@@ -76,7 +76,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self.console.print(line, highlight=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class _BarsWithView(Bars):

@@ -15,6 +15,7 @@ from rich.console import Console
 import cli.progress
 from cli.live import BRAILLE, RunView, braille, duration, metric
 from cli.progress import Display
+from codelm.stage import write_atomically
 
 
 def log(folder: Path, rows: Sequence[dict[str, Any]], mode: str = "a") -> None:
@@ -80,6 +81,16 @@ def test_the_view_follows_the_log(tmp_path: Path) -> None:
     assert shown(view) == []
 
 
+def test_what_comes_without_a_row_is_shown_too(tmp_path: Path) -> None:
+    log(tmp_path, TRAINED)
+    view = RunView(tmp_path)
+    assert not any("checkpoints" in line for line in shown(view))
+    (tmp_path / "checkpoint-40").mkdir()
+    write_atomically(tmp_path / "best.json", '{"checkpoint": "checkpoint-40", "step": 40}')
+    assert "held out at 40: 0.125 bits/byte, 40.0% exact, the best" in shown(view)
+    assert shown(view)[-1] == "checkpoints 40"
+
+
 @pytest.mark.parametrize("width", [1, 5, 15, 23, 24, 40, 79, 200])
 @pytest.mark.parametrize("height", [1, 5, 24])
 def test_it_fits_any_terminal(tmp_path: Path, width: int, height: int) -> None:
@@ -140,4 +151,7 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path: Path, monkeypatch: p
     with Display(Console(file=file, width=80)) as display, display.stage("pretrain", RunView(tmp_path)) as progress:
         progress(0, 4)
         progress(1, 4, loss="3.1", speed="9 tokens/s")
-    assert file.getvalue().splitlines() == ["pretrain …", "pretrain 25%  loss 3.1  speed 9 tokens/s", "pretrain: done"]
+        display.say("a long line, whole " * 9 + "[red]")
+    first, second, said, last = file.getvalue().splitlines()
+    assert (first, second, last) == ("pretrain …", "pretrain 25%  loss 3.1  speed 9 tokens/s", "pretrain: done")
+    assert said.endswith("whole [red]")
