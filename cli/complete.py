@@ -22,8 +22,16 @@ def complete(
         str,
         typer.Argument(metavar="FILE:LINE:COL", help="Counted from 1, columns in characters, as editors show them."),
     ],
-    model: Annotated[Path | None, typer.Option(help="A GGUF to load, instead of a running server.")] = None,
-    server: Annotated[str | None, typer.Option(metavar="URL", help=f"Default: http://{DEFAULT_HOST}:{DEFAULT_PORT}")] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="MODEL.gguf", help="A GGUF to load, instead of a running server.")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=f"Default: http://{DEFAULT_HOST}:{DEFAULT_PORT}, and if none runs there, the model that codelm brings along.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer of the API.")] = False,
     max_lines: Annotated[int, typer.Option(min=1, help="Lines to write at most.")] = 8,
 ) -> None:
@@ -37,6 +45,8 @@ def complete(
         raise UserError("--model and --server are given both", "give one of them")
     body = request_body(place, max_lines)
     answer = answer_of_model(model, body) if model else answer_of_server(server, body)
+    if answer is None:  # nothing was named, and no server runs
+        answer = answer_of_model(found_default_model(), body)
     if as_json:
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
     elif answer["items"]:
@@ -104,8 +114,24 @@ def answer_of_model(path: Path, body: dict[str, Any]) -> dict[str, Any]:
         engine.close()
 
 
-def answer_of_server(url: str | None, body: dict[str, Any]) -> dict[str, Any]:
-    """The native API's answer of a server. Raises UserError if it does not answer, or not as it should."""
+def found_default_model() -> Path:
+    """The model that codelm brings along. Raises UserError if it does not, or if it is damaged."""
+    from codelm.default_model.locate import default_model
+
+    try:
+        return default_model()
+    except UserError as error:
+        raise UserError(
+            f"no server runs at http://{DEFAULT_HOST}:{DEFAULT_PORT}, no model is given, and {error.message}",
+            "start one with `codelm serve MODEL.gguf`, or give --model MODEL.gguf",
+        ) from None
+
+
+def answer_of_server(url: str | None, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The native API's answer of a server; None if none was named and none runs at the default address.
+
+    Raises UserError if a server that was named does not answer, or if one does not answer as it should.
+    """
     import httpx
 
     base = url or f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
@@ -121,11 +147,8 @@ def answer_of_server(url: str | None, body: dict[str, Any]) -> dict[str, Any]:
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise UserError(f"{base} is not a URL", "give one such as http://127.0.0.1:8417") from None
     except httpx.HTTPError as error:
-        if url is None:
-            raise UserError(
-                f"no server runs at {base} and no model is given",
-                "start one with `codelm serve MODEL.gguf`, or give --model MODEL.gguf",
-            ) from None
+        if url is None and isinstance(error, httpx.ConnectError):
+            return None
         raise UserError(f"{base} does not answer: {error}", "check that `codelm serve` runs there") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{base} is not a codelm server", "check --server") from None

@@ -38,7 +38,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 
     Example: codelm doctor
     """
-    checks: list[Callable[[], Finding]] = [python, cpu, memory, disk, gpu, compiler, torch, llama_cpp, port]
+    checks: list[Callable[[], Finding]] = [python, cpu, memory, disk, gpu, compiler, torch, llama_cpp, default_model, port]
     findings = [check() for check in checks]
     if as_json:
         import json
@@ -151,6 +151,24 @@ def importable(module: str, distribution: str, extra: str) -> Finding:
     except Exception as error:  # a broken shared library can raise anything
         return Finding(distribution, "problem", f"does not load: {error}", f"{fix} --force-reinstall")
     return Finding(distribution, "ok", importlib.metadata.version(distribution))
+
+
+def default_model() -> Finding:
+    """The model that codelm brings along, for those who name none."""
+    from codelm.default_model import locate
+    from codelm.errors import UserError
+
+    own = "name a model to `codelm serve`; `codelm quickstart` makes one"
+    try:
+        about = locate.about()
+        if about is None:
+            return Finding("default model", "warning", "none in this installation", own)
+        path = locate.default_model()
+    except UserError as error:
+        return Finding("default model", "warning", error.message, error.fix)
+    counts = about.counts
+    facts = f"{counts['parameters'] / 1e6:.1f}M parameters, {counts['tokens'] / 1e6:.0f}M tokens of training"
+    return Finding("default model", "ok", f"{path.name}, {counts['bytes'] / 1e6:.1f} MB: {facts}")
 
 
 def port() -> Finding:

@@ -1,26 +1,131 @@
-"""`codelm evaluate`: what a run's model is worth on held-out files."""
+"""`codelm evaluate`: what a run's model is worth on held-out files, and what others are beside it."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from codelm.errors import UserError
+
+if TYPE_CHECKING:
+    from cli.stages import RunFolder
+    from codelm.evaluation.systems import System
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 @app.command()
-def evaluate(run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with a finished training.")]) -> None:
-    """Bits per byte and single-line exact match on the validation split, into DIR/evaluate.
+def evaluate(
+    run: Annotated[Path, typer.Option(metavar="RUN", help="The run folder, with its corpus and tokens.")],
+    stage: Annotated[str, typer.Option(metavar="NAME", help="The training whose last checkpoint is meant.")] = "pretrain",
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Another checkpoint, or a training's folder or a run for its last one.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE.gguf", help="A GGUF, through llama.cpp as it is served: no bits per byte.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Beside it: a 5-gram of the same corpus, and the most similar earlier line.")
+    ] = False,
+    beside: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="Beside it: a run, a checkpoint or a GGUF; may be given again.")
+    ] = None,
+    places: Annotated[int, typer.Option(min=1, help="Cursors for whole lines, and as many for ends of lines.")] = 256,
+    tokens: Annotated[int, typer.Option(min=1, help="Of the validation split, for bits per byte.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the places.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Bits per byte and single-line exact match on the validation split, which shares no package with training.
 
-    Example: codelm evaluate --run runs/mine
+    Lines are written greedily: whole lines from their indentation on, and the ends of lines from anywhere in them. The
+    scores, with 95 % confidence intervals, go to RUN/evaluate; of another stage, checkpoint or GGUF to RUN/evaluate-NAME.
+
+    Examples: codelm evaluate --run runs/mine --baselines
+
+    codelm evaluate --run runs/mine --model runs/mine/export/nano-q8_0.gguf --beside runs/mine
     """
+    from rich.console import Console
+
     from cli.progress import Display
     from cli.stages import RunFolder
+    from codelm.evaluation.evaluate import ANSWERS, FILE, EvaluateConfig
     from codelm.stage import lock
 
+    if checkpoint and model:
+        raise UserError("--checkpoint and --model are given both", "give one, and the other as --beside")
+    config = EvaluateConfig(seed=seed, tokens=tokens, places=places)
     with lock(run, create=False), Display() as display:
-        counts = RunFolder(run, display).run_evaluate().counts
-    match = (
-        "no line to complete" if counts["exact_match"] is None else f"{counts['exact_match']:.1%} of {counts['places']} places"
+        folder = RunFolder(run, display)
+        about = model or checkpoint
+        folder.evaluate = evaluation_folder(folder, stage, about)
+        first = system_at(about) if about else folder.trained_model(stage)
+        systems = [first, *(folder.baselines() if baselines else ()), *map(system_at, beside or ())]
+        names = [system.name for system in systems]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{repeated} would stand in the table twice", "give each model once")
+        folder.run_evaluate(config, systems)
+    result = json.loads((folder.evaluate / FILE).read_text(encoding="utf-8"))
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    Console().print(table(result))
+    typer.echo(f"see {folder.evaluate / FILE}, and {folder.evaluate / ANSWERS} for what each wrote")
+
+
+def evaluation_folder(folder: "RunFolder", stage: str, about: Path | None) -> Path:
+    """Where the scores go: what a run ends with has the plain name."""
+    name = about.resolve().stem if about else "" if stage == "pretrain" else stage
+    return folder.evaluate.with_name(f"evaluate-{name}") if name else folder.evaluate
+
+
+def system_at(path: Path) -> "System":
+    """A GGUF, a checkpoint, or the newest one of a training or a run. Raises UserError if it is none of them."""
+    from codelm.evaluation.systems import TrainedModel
+    from codelm.tokenizer import find
+    from training.origin import given
+
+    if path.suffix == ".gguf":
+        from cli.served import Served
+
+        return Served(path)
+    checkpoint = given(path / "pretrain" if (path / "pretrain").is_dir() else path, "--checkpoint or --beside")
+    return TrainedModel(str(path), checkpoint, find(checkpoint))
+
+
+def table(result: dict[str, Any]) -> Any:
+    """All scores, a row for each system."""
+    from rich.table import Table
+
+    held_out = result["held_out"]
+    count = held_out["places"]
+    found = Table(
+        title=f"{held_out['files']:,} held-out files of {held_out['repositories']:,} repositories; "
+        f"{count['whole_line']:,} whole lines, {count['end_of_line']:,} ends of lines"
     )
-    typer.echo(f"{counts['bits_per_byte']} bits per byte, single-line exact match {match}")
+    for name in ("", "bits per byte", "whole line", "end of line", "edit similarity", "ms"):
+        found.add_column(name, justify="right" if name else "left")
+    for system in result["systems"]:
+        found.add_row(*cells(system))
+    return found
+
+
+def cells(system: dict[str, Any]) -> list[str]:
+    """One row of it: exact match with half of its interval, edit similarity and milliseconds for both kinds of places."""
+    bits, whole, end = system["bits_per_byte"], system["whole_line"], system["end_of_line"]
+    kinds = [kind for kind in (whole, end) if kind]
+    return [
+        system["name"],
+        f"{bits['value']:.3f} ± {half(bits):.3f}" if bits else "–",
+        *(
+            f"{kind['exact_match']['value']:.1%} ± {100 * half(kind['exact_match']):.1f}" if kind else "no line"
+            for kind in (whole, end)
+        ),
+        " / ".join(f"{kind['edit_similarity']['value']:.1%}" for kind in kinds),
+        " / ".join(f"{kind['milliseconds']:.1f}" for kind in kinds),
+    ]
+
+
+def half(estimate: dict[str, float]) -> float:
+    """Half of a confidence interval."""
+    return (estimate["high"] - estimate["low"]) / 2

@@ -83,13 +83,14 @@ def summary(stages: dict[str, "Manifest"], folder: "RunFolder") -> str:
     corpus, tokens, trained, scores, sizes = (
         stages[name].counts for name in ("corpus", "tokens", "pretrain", "evaluate", "export")
     )
-    match = "no line to complete" if scores["exact_match"] is None else f"{scores['exact_match']:.1%} of {scores['places']}"
+    kinds = {"whole lines": scores["whole_line_match"], "ends of lines": scores["exact_match"]}
+    match = " and ".join(f"{share:.1%} of {kind}" for kind, share in kinds.items() if share is not None)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in corpus["rejected"].items())
     rows = {
         "files": f"{corpus['files_kept']:,} of {corpus['files_seen']:,} kept; dropped: {dropped or 'none'}",
         "tokens": f"{tokens['train']['tokens']:,} to train on, {tokens['valid']['tokens']:,} held out",
         "trained": f"{trained['tokens']:,} tokens ({trained['epochs']} epochs), {trained['parameters']:,} parameters",
-        "held-out": f"{scores['bits_per_byte']:.3f} bits per byte, single-line exact match {match}",
+        "held-out": f"{scores['bits_per_byte']:.3f} bits per byte; written exactly: {match or 'no line to write'}",
         "made": ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()),
         "seconds": ", ".join(f"{name} {manifest.seconds:.0f}" for name, manifest in stages.items()),
     }

@@ -15,7 +15,12 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 
 @app.command()
 def serve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.gguf", help="A file made by `codelm export`.")],
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MODEL.gguf", help="A file made by `codelm export`. Default: the model that codelm brings along."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; the default is for this machine only.")] = DEFAULT_HOST,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = DEFAULT_PORT,
     threads: Annotated[
@@ -26,7 +31,9 @@ def serve(
 
     Everything else it needs to know is in the file. The API is described at /docs of the printed address.
 
-    Example: codelm serve run/export/nano-q8_0.gguf
+    Examples: codelm serve
+
+    codelm serve run/export/nano-q8_0.gguf
     """
     listener = listen(host, port)  # before the model is loaded: a port in use should not cost that time
 
@@ -34,11 +41,12 @@ def serve(
 
     import uvicorn
 
+    from codelm.default_model.locate import default_model
     from serving.app import create_app
     from serving.engine import Engine
     from serving.llamacpp import LlamaCpp
 
-    engine = Engine(LlamaCpp(model, threads))
+    engine = Engine(LlamaCpp(model or default_model(), threads))
     shown_host = f"[{host}]" if ":" in host else host
     ready = f"codelm: {engine.model.metadata.name} at http://{shown_host}:{listener.getsockname()[1]} (Ctrl-C ends it)"
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +15,10 @@ from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
 from codelm.progress import Progress
 from codelm.stage import Manifest, lock
+
+if TYPE_CHECKING:
+    from codelm.evaluation.evaluate import EvaluateConfig
+    from codelm.evaluation.systems import System, TrainedModel
 
 
 class RunFolder:
@@ -75,14 +80,29 @@ class RunFolder:
 
         return self.display.stage(name, RunView(folder))
 
-    def run_evaluate(self) -> Manifest:
-        """Evaluation of the checkpoint that pretraining ended with."""
+    def run_evaluate(self, config: "EvaluateConfig | None" = None, systems: "Sequence[System] | None" = None) -> Manifest:
+        """Evaluation of the checkpoint that pretraining ended with, or of `systems`, the first being what it is about."""
         from codelm.evaluation.evaluate import EvaluateConfig, evaluate
+        from codelm.evaluation.held_out import HeldOut
 
+        systems = systems or [self.trained_model()]
+        held_out = HeldOut(self.corpus, self.tokens)
         with self.display.stage("evaluate") as progress:
-            return evaluate(
-                self.evaluate, EvaluateConfig(), self.checkpoint(), self.corpus, self.tokens, self.tokenizer, progress
-            )
+            return evaluate(self.evaluate, config or EvaluateConfig(), systems, held_out, progress)
+
+    def trained_model(self, stage: str = "pretrain") -> "TrainedModel":
+        """The checkpoint that a training stage ended with, to be evaluated."""
+        from codelm.evaluation.systems import TrainedModel
+        from codelm.tokenizer import FILE
+
+        checkpoint = self.checkpoint(stage)
+        return TrainedModel(load_preset(str(checkpoint.parent / "preset.yaml")).name, checkpoint, self.tokenizer / FILE)
+
+    def baselines(self) -> "list[System]":
+        """What any model stands beside, on the run's own corpus."""
+        from codelm.evaluation.baselines import Ngram, SimilarLine
+
+        return [Ngram(self.tokens, self.tokenizer, self.preset().model.context_length), SimilarLine()]
 
     def run_export(self, context: int | None = None) -> Manifest:
         """The bundle of that checkpoint, with the scores of its evaluation.
@@ -95,22 +115,32 @@ class RunFolder:
         trained = Manifest.read(self.pretrain)
         with self.display.stage("export") as progress:
             return export(
-                self.export, self.preset(), self.checkpoint(), self.corpus, self.tokenizer, trained, scores, progress, context
+                self.export,
+                self.preset(),
+                self.checkpoint(),
+                self.corpus,
+                self.tokenizer,
+                trained,
+                scores,
+                progress,
+                context,
+                self.evaluate,
             )
 
     def preset(self) -> Preset:
         """The preset that the run was pretrained with."""
         return load_preset(str(self.pretrain / "preset.yaml"))
 
-    def checkpoint(self) -> Path:
-        """The checkpoint that pretraining ended with. Raises UserError if it has not ended, or if it is damaged."""
+    def checkpoint(self, stage: str = "pretrain") -> Path:
+        """The checkpoint that a training stage ended with. Raises UserError if it has not ended, or if it is damaged."""
         from training.checkpoint import verify
 
-        name: str | None = Manifest.read(self.pretrain).counts.get("checkpoint")
-        if not name or not (self.pretrain / name).is_dir():
-            raise UserError(f"{self.pretrain} holds no finished training", "run `codelm train pretrain` first")
-        verify(self.pretrain / name)
-        return self.pretrain / name
+        folder = self.path / stage
+        name: str | None = Manifest.read(folder).counts.get("checkpoint")
+        if not name or not (folder / name).is_dir():
+            raise UserError(f"{folder} holds no finished training", "run `codelm train pretrain` first")
+        verify(folder / name)
+        return folder / name
 
     def bundle(self) -> Path:
         """The GGUF to serve: Q8_0, half the size of f16 and closest to it."""

@@ -127,11 +127,16 @@ def bundle(
 ) -> Path:
     """The stage folder with the GGUF files of that checkpoint."""
     from codelm.evaluation.evaluate import EvaluateConfig, evaluate
+    from codelm.evaluation.held_out import HeldOut
+    from codelm.evaluation.systems import TrainedModel
     from codelm.export.export import export
+    from codelm.tokenizer import FILE
 
+    model = TrainedModel(tiny_preset.name, checkpoint, tokenizer_dir / FILE)
     config = EvaluateConfig(tokens=8_192, places=8)
-    scores = evaluate(run / "evaluate", config, checkpoint, corpus, tokens_dir, tokenizer_dir).counts
-    export(run / "export", tiny_preset, checkpoint, corpus, tokenizer_dir, Manifest.read(trained), scores)
+    scores = evaluate(run / "evaluate", config, [model], HeldOut(corpus, tokens_dir)).counts
+    arguments = (tiny_preset, checkpoint, corpus, tokenizer_dir, Manifest.read(trained), scores)
+    export(run / "export", *arguments, evaluation=run / "evaluate")
     return run / "export"
 
 
@@ -145,3 +150,38 @@ def gguf(bundle: Path) -> Path:
 def gguf_f16(bundle: Path) -> Path:
     """The same model in float16."""
     return bundle / "tiny-f16.gguf"
+
+
+@pytest.fixture(scope="session")
+def as_served(run: Path, bundle: Path, gguf: Path, corpus: Path, tokens_dir: Path) -> Path:
+    """The stage folder with the scores of that file in llama.cpp, at the places of `bundle`."""
+    from cli.served import Served
+    from codelm.evaluation.evaluate import EvaluateConfig, evaluate
+    from codelm.evaluation.held_out import HeldOut
+
+    config = EvaluateConfig.model_validate(Manifest.read(run / "evaluate").config)
+    evaluate(run / "evaluate-tiny-q8_0", config, [Served(gguf, threads=1)], HeldOut(corpus, tokens_dir))
+    return run / "evaluate-tiny-q8_0"
+
+
+@pytest.fixture(scope="session")
+def permissive_corpus(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That corpus, as if the default policy had let it pass: it is the standard library, which was given as a folder."""
+    folder = tmp_path_factory.mktemp("permissive") / "corpus"
+    shutil.copytree(corpus, folder)
+    manifest = Manifest.read(folder)
+    manifest.config["licenses"] = LicensePolicy().model_dump()
+    (folder / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def default_bundle(
+    run: Path, gguf: Path, trained: Path, permissive_corpus: Path, as_served: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a default model, made of that run."""
+    from codelm.default_model.pack import pack
+
+    folder = tmp_path_factory.mktemp("default") / "bundle"
+    pack(folder, gguf, trained, permissive_corpus, run / "evaluate", as_served)
+    return folder

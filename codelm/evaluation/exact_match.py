@@ -1,24 +1,13 @@
-"""Exact match and edit similarity of single lines: is what a model writes what stands in the file?"""
+"""How often a model writes exactly what stands in a file, and the light evaluation that is made of it."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from rapidfuzz.distance import Levenshtein
-
 from codelm.corpus.tokens import TokenShard
 from codelm.evaluation.generate import write_lines
+from codelm.evaluation.measures import edit_similarity, is_exact
 from codelm.evaluation.places import Place, draw_places
 from codelm.tokenizer import Tokenizer
-
-
-def is_exact(line: str, place: Place) -> bool:
-    """Whether a line is what stands there, white space at its end aside."""
-    return line.rstrip() == place.rest.rstrip()
-
-
-def edit_similarity(line: str, place: Place) -> float:
-    """1 − Levenshtein distance over the length of the longer text, 0 to 1, white space at the ends aside."""
-    return float(Levenshtein.normalized_similarity(line.rstrip(), place.rest.rstrip()))
 
 
 def exact_match(model: Any, tokenizer: Tokenizer, places: Sequence[Place]) -> float:

@@ -24,7 +24,8 @@ class BundleMetadata(BaseModel):
     corpus_fingerprint: str = Field(description="of the corpus that the model was trained on")
     trained_tokens: int = 0
     bits_per_byte: float | None = Field(None, description="on held-out files")
-    exact_match: float | None = Field(None, description="single-line, greedy, on held-out files, 0 to 1")
+    exact_match: float | None = Field(None, description="ends of lines, greedy, on held-out files, 0 to 1")
+    whole_line_match: float | None = Field(None, description="the same of whole lines")
     draft: str | None = Field(None, description="file name of the speculative draft, beside this file")
 
     def to_gguf(self) -> dict[str, str]:

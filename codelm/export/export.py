@@ -1,6 +1,7 @@
 """The stage `<run>/export`: a checkpoint as a bundle of GGUF files with a model card."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from codelm import __version__
 from codelm.config.preset import Preset
 from codelm.corpus.read import fingerprint
 from codelm.errors import UserError
+from codelm.evaluation.evaluate import FILE as SCORES
+from codelm.evaluation.evaluate import PLOT
 from codelm.export.bundle import BundleMetadata
 from codelm.export.card import model_card
 from codelm.export.gguf import write_f16
@@ -23,17 +26,19 @@ from codelm.tokenizer import FILE as TOKENIZER_FILE
 from codelm.tokenizer import Tokenizer
 
 CARD = "MODEL_CARD.md"
+CURVES = "loss.png"
+"""Of a training, in its folder."""
 
 
 def export(
     folder: Path, preset: Preset, checkpoint: Path, corpus: Path, tokenizer: Path, trained: Manifest, scores: Mapping[str, Any],
-    progress: Progress = silent, context: int | None = None,
+    progress: Progress = silent, context: int | None = None, evaluation: Path | None = None,
 ) -> Manifest:  # fmt: skip
-    """Writes `<preset>-f16.gguf`, one file for each of FORMATS, and MODEL_CARD.md.
+    """Writes `<preset>-f16.gguf`, one file for each of FORMATS, and MODEL_CARD.md with its pictures.
 
     trained: the manifest of the training stage. scores: bits_per_byte and exact_match, as evaluation found them. context:
-    tokens to serve, if not those of the training; more are reached by YaRN. Raises UserError if that cannot work, if the
-    checkpoint is damaged or the disk is full.
+    tokens to serve, if not those of the training; more are reached by YaRN. evaluation: the stage folder whose table the card
+    shows. Raises UserError if that cannot work, if the checkpoint is damaged or the disk is full.
     """
     preset = preset.model_copy(update={"model": served(preset.model, context)})
     vocabulary = Tokenizer(tokenizer / TOKENIZER_FILE)
@@ -47,8 +52,11 @@ def export(
         trained_tokens=trained.counts["tokens"],
         bits_per_byte=scores["bits_per_byte"],
         exact_match=scores["exact_match"],
+        whole_line_match=scores.get("whole_line_match"),
     )
     inputs = {"weights": weights_sha256(checkpoint)}
+    if evaluation:
+        inputs["evaluation"] = Manifest.read(evaluation).fingerprint
     config = {"model": preset.model.model_dump(mode="json"), "metadata": json.loads(metadata.model_dump_json())}
     stage = Stage(folder, config, inputs, libraries=("gguf", "llama-cpp-python"))
     if manifest := stage.done():
@@ -67,6 +75,11 @@ def export(
             quantize(f16, temporary / f"{preset.name}-{format_}.gguf", format_)
         progress(steps, steps)
         stage.counts = {path.name: path.stat().st_size for path in sorted(temporary.glob("*.gguf"))}
-        card = model_card(preset, metadata, trained, Manifest.read(corpus), stage.counts)
+        table = json.loads((evaluation / SCORES).read_text(encoding="utf-8")) if evaluation else None
+        pictures = [path for path in (checkpoint.parent / CURVES, evaluation and evaluation / PLOT) if path and path.exists()]
+        for path in pictures:
+            shutil.copyfile(path, temporary / path.name)
+        names = [path.name for path in pictures]
+        card = model_card(preset, metadata, trained, Manifest.read(corpus), stage.counts, table, names)
         (temporary / CARD).write_text(card, encoding="utf-8")
     return Manifest.read(folder)

@@ -4,12 +4,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 CODELM = [sys.executable, "-m", "cli.main"]
+Command = Callable[[Path], list[str]]
 CODE = "import os\n\n\ndef größe(path):\n    return os.path.\n"
 
 
@@ -97,11 +98,47 @@ def test_nobody_to_ask(gguf: Path, source: Path, tmp_path: Path) -> None:
     assert "does not exist" in fails(f"{source}:1:1", "--model", tmp_path / "none.gguf")
 
 
-def test_without_a_server_on_the_default_port_both_ways_are_named(source: Path) -> None:
+@pytest.fixture
+def no_server() -> None:
+    """Skips where something listens on the default port."""
     try:
         socket.create_server(("127.0.0.1", 8417)).close()
     except OSError:
         pytest.skip("something listens on the default port")
-    line = fails(f"{source}:1:1")
-    assert "codelm serve MODEL.gguf" in line
-    assert "--model MODEL.gguf" in line
+
+
+@pytest.mark.usefixtures("no_server")
+def test_without_a_model_and_a_server_the_default_model_answers(
+    default_bundle: Path, with_default: Command, gguf: Path, source: Path
+) -> None:
+    place = f"{source}:5:20"
+    command = [*with_default(default_bundle), "complete", place, "--json"]
+    by_default = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert by_default.returncode == 0, by_default.stderr
+    by_name = complete(place, "--model", gguf, "--json")
+    texts = [[item["insertText"] for item in json.loads(process.stdout)["items"]] for process in (by_default, by_name)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.usefixtures("no_server")
+def test_without_any_of_them_all_ways_are_named(source: Path, with_default: Command, tmp_path: Path) -> None:
+    command = [*with_default(tmp_path / "none"), "complete", f"{source}:1:1"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    for told in ("no server runs", "has no default model", "codelm serve MODEL.gguf", "--model MODEL.gguf"):
+        assert told in line
+
+
+@pytest.mark.usefixtures("no_server")
+def test_a_running_server_goes_before_the_default_model(
+    gguf: Path, source: Path, with_default: Command, tmp_path: Path
+) -> None:
+    process = subprocess.Popen([*CODELM, "serve", str(gguf), "--threads", "1"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    process.stdout.readline()
+    try:
+        assert subprocess.run([*with_default(tmp_path / "none"), "complete", f"{source}:5:20"], timeout=120).returncode == 0
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)

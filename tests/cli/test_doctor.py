@@ -2,9 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from cli import doctor
+from codelm.default_model import locate
 
 CODELM = Path(sys.executable).with_name("codelm")
 
@@ -36,3 +42,19 @@ def test_a_library_that_does_not_load_is_a_problem(tmp_path: Path) -> None:
     assert found["llama-cpp-python"]["state"] == "problem"
     assert "cannot open shared object" in found["llama-cpp-python"]["found"]
     assert "pip install" in found["llama-cpp-python"]["fix"]
+
+
+def test_it_knows_the_default_model(default_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(bundle: Path) -> doctor.Finding:
+        monkeypatch.setattr(locate, "BUNDLE", bundle)
+        return doctor.default_model()
+
+    assert found(default_bundle).state == "ok"
+    assert "tiny-q8_0.gguf" in found(default_bundle).found
+    none = found(tmp_path)
+    assert none.state == "warning"
+    assert none.fix
+    damaged = tmp_path / "bundle"
+    shutil.copytree(default_bundle, damaged)
+    (damaged / "tiny-q8_0.gguf").unlink()
+    assert "is damaged" in found(damaged).found

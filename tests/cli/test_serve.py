@@ -1,15 +1,18 @@
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 CODELM = [sys.executable, "-m", "cli.main"]
+Command = Callable[[Path], list[str]]
 
 
 def fails(*arguments: object) -> str:
@@ -78,3 +81,26 @@ def test_an_ipv6_address(gguf: Path) -> None:
     assert httpx.get(f"{url[0]}/v1/health", trust_env=False).status_code == 200
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
+
+
+def test_without_a_model_it_serves_the_default_one(default_bundle: Path, with_default: Command) -> None:
+    command = [*with_default(default_bundle), "serve", "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    line = process.stdout.readline()
+    assert line.startswith("codelm: tiny at http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+
+def test_a_default_model_that_is_missing_or_damaged(default_bundle: Path, with_default: Command, tmp_path: Path) -> None:
+    damaged = tmp_path / "bundle"
+    shutil.copytree(default_bundle, damaged)
+    (damaged / "tiny-q8_0.gguf").write_bytes(b"GGUF")
+    for bundle, told in ((tmp_path / "none", "this installation of codelm has no default model"), (damaged, "is damaged")):
+        command = [*with_default(bundle), "serve", "--port", "0"]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert process.returncode == 2
+        (line,) = process.stderr.splitlines()
+        assert told in line
+        assert "name a model of your own" in line

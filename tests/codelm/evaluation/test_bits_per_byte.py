@@ -51,10 +51,10 @@ def test_training_lowers_it_and_a_part_is_like_the_whole(
 ) -> None:
     trained = load_model(checkpoint)
     untrained = build_model(tiny_preset.model, tokenizer.fim.endoftext, tokenizer.fim.fim_pad)
-    whole = bits_per_byte(trained, shard, tokenizer, 32_768)
+    whole = bits_per_byte(trained, shard, tokenizer, 16_384)
     assert whole < bits_per_byte(untrained, shard, tokenizer, 2_048) - 0.5
     assert bits_per_byte(trained, shard, tokenizer, 8_192) == pytest.approx(whole, rel=0.1)
-    assert bits_per_byte(trained, shard, tokenizer, 32_768) == whole
+    assert bits_per_byte(trained, shard, tokenizer, 16_384) == whole
 
 
 def test_the_mode_of_the_model_stays(checkpoint: Path, tokenizer: Tokenizer, shard: TokenShard) -> None:

@@ -8,8 +8,8 @@ import torch
 from codelm import fim
 from codelm.config.preset import Preset
 from codelm.corpus.tokens import TokenShard, open_shard
-from codelm.evaluation.exact_match import edit_similarity, exact_match, is_exact, light_evaluation, texts_of
-from codelm.evaluation.places import Place, draw_places
+from codelm.evaluation.exact_match import exact_match, light_evaluation, texts_of
+from codelm.evaluation.places import draw_places
 from codelm.models import build_model, load_model
 from codelm.tokenizer import FILE, Tokenizer
 
@@ -20,15 +20,6 @@ FILES = [f"def f{number}(value):\n{LINE * 2}" for number in range(2)]
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_dir: Path) -> Tokenizer:
     return Tokenizer(tokenizer_dir / FILE)
-
-
-def test_white_space_at_the_end_of_a_line_does_not_count() -> None:
-    place = Place("", "abcd", " \n")
-    assert is_exact("abcd  ", place)
-    assert not is_exact(" abcd", place)
-    assert edit_similarity("abcd ", place) == 1
-    assert edit_similarity("abXd", place) == 0.75
-    assert edit_similarity("", place) == 0
 
 
 def test_who_has_learned_a_text_by_heart_finishes_its_lines(tiny_preset: Preset, tokenizer: Tokenizer) -> None:

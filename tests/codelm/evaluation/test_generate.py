@@ -11,7 +11,7 @@ from codelm.evaluation.generate import NEW_TOKENS, prompt_of, write_lines
 from codelm.evaluation.places import Place, draw_places
 from codelm.models import load_model
 from codelm.tokenizer import FILE, Tokenizer
-from training.attention import NAME as TRAINING_ATTENTION
+from training.attention import registered
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_a_batch_writes_what_each_of_its_rows_would_alone(
 def test_the_model_is_left_as_it_was(checkpoint: Path, tokenizer: Tokenizer, places: list[Place]) -> None:
     model = load_model(checkpoint)
     expected = write_lines(model, tokenizer, places[:4])
-    model.set_attn_implementation(TRAINING_ATTENTION)  # which knows no cache
+    model.set_attn_implementation(registered("blocks"))  # which knows no cache
     model.train()
     assert write_lines(model, tokenizer, places[:4]) == expected
     assert model.training
-    assert model.config._attn_implementation == TRAINING_ATTENTION
+    assert model.config._attn_implementation == registered("blocks")

@@ -1,0 +1,120 @@
+"""A finished run → the bundle of the default model: small, whole, and able to say where it comes from."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from codelm.config.corpus import LicensePolicy
+from codelm.config.preset import load_preset
+from codelm.errors import UserError
+from codelm.evaluation.evaluate import FILE as SCORES
+from codelm.evaluation.evaluate import PLOT, plot
+from codelm.export.bundle import BundleMetadata
+from codelm.export.card import model_card
+from codelm.export.export import CARD, CURVES
+from codelm.models import parameter_count, served
+from codelm.stage import Manifest, Stage
+
+LARGEST = 25_000_000
+"""Bytes of a GGUF that may live in the repository."""
+PRESET, METRICS, RECORD, NOTICE, LICENSES = "preset.yaml", "metrics.jsonl", "training.json", "NOTICE.txt", "licenses.zip"
+ROWS = 400
+"""Logged steps that are kept of the curve."""
+CHECKSUM = "batch_crc32"
+ABOUT_CORPUS = ("snapshot_id", "files_seen", "files_kept", "rejected", "redactions", "languages", "licenses", "splits", "repos")
+
+
+def pack(bundle: Path, model: Path, pretrain: Path, corpus: Path, evaluation: Path, as_served: Path) -> Manifest:
+    """Writes the bundle in the place of the one that stood, or leaves that alone if anything goes wrong.
+
+    model: the Q8_0 file of an export. pretrain, corpus: the stage folders. evaluation, as_served: those of the checkpoint, with
+    all that stands beside it, and of the model in llama.cpp, at the same places.
+    Raises UserError if the model is too large, if its corpus holds what may not be passed on, or if the places differ.
+    """
+    exported = Manifest.read(model.parent)
+    trained, data = Manifest.read(pretrain), Manifest.read(corpus)
+    check(model, data)
+    scores = merged(evaluation, as_served)
+    inputs = {"export": exported.fingerprint, "corpus": data.fingerprint_of("snapshot/")}
+    stage = Stage(bundle, {"model": exported.config["model"], "scores": scores}, inputs | {"pretrain": trained.fingerprint})
+    metadata = BundleMetadata.model_validate(exported.config["metadata"])
+    preset = load_preset(str(pretrain / PRESET))
+    preset = preset.model_copy(update={"model": served(preset.model, metadata.context_length)})
+    with stage.build() as folder:
+        shutil.copyfile(model, folder / model.name)
+        shutil.copyfile(pretrain / PRESET, folder / PRESET)
+        shutil.copyfile(pretrain / CURVES, folder / CURVES)
+        (folder / SCORES).write_text(dumped(scores), encoding="utf-8")
+        plot(scores, folder / PLOT)
+        (folder / METRICS).write_text(thinned((pretrain / METRICS).read_text(encoding="utf-8")), encoding="utf-8")
+        record = {"training": described(trained), "corpus": described(data, ABOUT_CORPUS), "export": described(exported)}
+        (folder / RECORD).write_text(dumped(record), encoding="utf-8")
+        notice = (corpus / NOTICE).read_text(encoding="utf-8").replace("in the folder licenses", f"in {LICENSES}")
+        (folder / NOTICE).write_text("A model was trained on the corpus that this notice is of.\n" + notice, encoding="utf-8")
+        zip_texts(corpus / "licenses", folder / LICENSES)
+        size = {model.name: model.stat().st_size}
+        card = model_card(preset, metadata, trained, data, size, scores, [CURVES, PLOT])
+        (folder / CARD).write_text(card, encoding="utf-8")
+        stage.counts = {
+            "model": model.name,
+            "bytes": size[model.name],
+            "parameters": parameter_count(preset.model),
+            "tokens": trained.counts["tokens"],
+            "bits_per_byte": metadata.bits_per_byte,
+            "exact_match": metadata.exact_match,
+            "whole_line_match": metadata.whole_line_match,
+        }
+    return Manifest.read(bundle)
+
+
+def check(model: Path, corpus: Manifest) -> None:
+    """Raises UserError for a model that may not be passed on with codelm."""
+    size = model.stat().st_size
+    if size > LARGEST:
+        raise UserError(f"{model} has {size / 1e6:.1f} MB", f"a default model has {LARGEST / 1e6:.0f} MB at most")
+    policy, default = LicensePolicy.model_validate(corpus.config["licenses"]), LicensePolicy()
+    if policy.unknown != "drop" or not set(policy.allow) <= set(default.allow):
+        raise UserError(
+            f"its corpus was built with the licence policy {policy.model_dump()}",
+            f"a model to pass on is trained on {' and '.join(default.allow)} licences alone: build the corpus again",
+        )
+
+
+def merged(evaluation: Path, as_served: Path) -> dict[str, Any]:
+    """The scores of the model as it is served, above those of its checkpoint and of what stands beside it."""
+    table, first = (json.loads((folder / SCORES).read_text(encoding="utf-8")) for folder in (evaluation, as_served))
+    configs = [Manifest.read(folder).config for folder in (evaluation, as_served)]
+    if configs[0] != configs[1] or table["held_out"] != first["held_out"]:
+        raise UserError(f"{evaluation} and {as_served} are of other places", "evaluate both with the same settings")
+    return {**table, "systems": first["systems"][:1] + table["systems"]}
+
+
+def described(manifest: Manifest, counts: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """What a manifest tells of how its stage was made. counts: those to keep; None: all."""
+    kept = manifest.model_dump(mode="json", exclude={"outputs", "schema_version", "key"})
+    return kept | {"counts": {name: kept["counts"][name] for name in counts or kept["counts"]}, "id": manifest.fingerprint}
+
+
+def thinned(log: str) -> str:
+    """The rows of a metrics.jsonl that hold an evaluation, and some ROWS of the others, without their checksums."""
+    rows = [json.loads(line) for line in log.splitlines()]
+    every = -(-len(rows) // ROWS)
+    kept = [row for number, row in enumerate(rows) if number % every == 0 or any(name.startswith("valid_") for name in row)]
+    return "".join(json.dumps({name: value for name, value in row.items() if name != CHECKSUM}) + "\n" for row in kept)
+
+
+def zip_texts(folder: Path, path: Path) -> None:
+    """The licence texts of a corpus in one file, whose bytes depend on them alone."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for text in sorted(folder.glob("*.txt")):
+            entry = zipfile.ZipInfo(f"licenses/{text.name}")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, text.read_bytes())
+
+
+def dumped(value: Mapping[str, Any]) -> str:
+    """Readable JSON."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
