@@ -258,7 +258,7 @@ def test_compiled_it_needs_no_mask(tiny_preset: Preset) -> None:
 def test_one_graph_for_any_number_of_documents(tiny_preset: Preset) -> None:
     model = build_model(shape(tiny_preset, "llama", None), 0, 1)
     model.set_attn_implementation(registered("varlen"))
-    loss_model = LossModel(model, tiny_preset.pretrain, compile_=False)
+    loss_model = LossModel(model, tiny_preset.pretrain, compiled=None)
     graphs: list[Any] = []
 
     def backend(graph: Any, inputs: Any) -> Any:

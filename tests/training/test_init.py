@@ -50,8 +50,8 @@ def test_it_begins_with_the_weights_and_a_fresh_optimiser(extend: Extend, uninte
     assert began["step"] == 1
     newest = checkpoint.found(uninterrupted)[-1]
     assert manifest.inputs["init"] == weights_sha256(newest)
-    state = torch.load(tmp_path / "extended" / "checkpoint-2" / "optimizer.pt", weights_only=True)["state"]
-    assert {float(entry["step"]) for entry in state.values()} == {2.0}
+    moments = torch.load(tmp_path / "extended" / "checkpoint-2" / checkpoint.OPTIMIZER, weights_only=True)
+    assert {float(entry["step"]) for entry in moments.values()} == {2.0}
     # the checkpoint itself and the folder that holds it are the same
     assert origin.given(newest, "--init") == newest
     assert extend(init=newest).key == manifest.key
