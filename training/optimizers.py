@@ -80,7 +80,8 @@ class Muon(torch.optim.Optimizer):
             if parameter.grad is not None:
                 by_shape[tuple(sorted(parameter.shape))].append(parameter)
         for parameters in by_shape.values():
-            gradients, momenta = [p.grad for p in parameters], []
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            momenta: list[torch.Tensor] = []
             for parameter in parameters:
                 state = self.state[parameter]
                 if "momentum" not in state:
@@ -111,7 +112,7 @@ class Muon(torch.optim.Optimizer):
         states = [self.state[p] for p in parameters]
         adamw_step(
             parameters,
-            [p.grad for p in parameters],
+            [p.grad for p in parameters if p.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
