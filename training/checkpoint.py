@@ -1,7 +1,8 @@
 """Checkpoints: folders `checkpoint-<step>` that are whole or not there.
 
-`model.safetensors` and `config.json` are in Hugging Face layout. `optimizer.pt` and `state.json` are what a resumed run
-needs besides; the data position is the step itself. `state.json` holds the SHA-256 of the other files.
+`model.safetensors` and `config.json` are in Hugging Face layout, and so is `average/`, if the run keeps an average of its
+weights. `optimizer.pt` and `state.json` are what a resumed run needs besides; the data position is the step itself.
+`state.json` holds the SHA-256 of the other files.
 """
 
 import json
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from codelm.errors import UserError
 from codelm.stage import disk_full_is_a_user_error, file_sha256
+from training.optimizers import AVERAGE, averages
 from training.run_folder import STATE, found, name_of, step_of
 
 OPTIMIZER = "optimizer.pt"
@@ -51,10 +53,13 @@ def save(folder: Path, state: State, model: Any) -> Path:
             temporary.mkdir(parents=True)
             write_weights(temporary, model, state.weights)
             write_moments(temporary / OPTIMIZER, state.moments)
-            files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+            if average := averages(state.moments):
+                write_weights(temporary / AVERAGE, model, average)
+            paths = sorted(path for path in temporary.rglob("*") if path.is_file())
+            files = {path.relative_to(temporary).as_posix(): file_sha256(path) for path in paths}
             facts = {"step": state.step, "loss_scale": state.loss_scale, "files": files}
             (temporary / STATE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            for path in temporary.iterdir():
+            for path in (*paths, temporary / STATE):
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
     except BaseException:

@@ -1,7 +1,7 @@
 """AdamW, and Muon for the hidden matrices."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ Group = dict[str, Any]
 
 def build_optimizer(model: torch.nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
     """The optimiser of a run. Each of its groups carries `peak_lr`, which the schedule scales."""
-    return muon(model, config) if config.optimizer == "muon" else adamw(model, config)
+    optimizer: torch.optim.Optimizer = muon(model, config) if config.optimizer == "muon" else adamw(model, config)
+    if config.ema is not None:
+        keep_average(optimizer, config.ema)
+    return optimizer
 
 
 def adamw(model: torch.nn.Module, config: PretrainConfig) -> torch.optim.AdamW:
@@ -103,7 +106,7 @@ class Muon(torch.optim.Optimizer):
         if not parameters:
             return
         for parameter in parameters:
-            if not self.state[parameter]:
+            if "exp_avg" not in self.state[parameter]:
                 self.state[parameter].update(
                     step=torch.zeros((), dtype=torch.float32, device=parameter.device),
                     exp_avg=torch.zeros_like(parameter),
@@ -126,6 +129,34 @@ class Muon(torch.optim.Optimizer):
             eps=1e-8,
             maximize=False,
         )
+
+
+AVERAGE, WEIGHT = "average", "average_weight"
+"""Names in the optimiser's state: a running sum of a parameter's values, and the sum of what they were weighted by."""
+
+
+def keep_average(optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """Makes an optimiser remember a running mean of the weights, which is saved and cut up as its moments are."""
+
+    @torch.no_grad()
+    def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if AVERAGE not in state:
+                    state[AVERAGE], state[WEIGHT] = torch.zeros_like(parameter), torch.zeros((), device=parameter.device)
+                state[AVERAGE].lerp_(parameter, 1 - decay)
+                state[WEIGHT].lerp_(torch.ones_like(state[WEIGHT]), 1 - decay)
+
+    optimizer.register_step_post_hook(after_step)
+
+
+def averages(moments: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The averaged weights among what an optimiser remembers of each parameter; none if it keeps none.
+
+    As Adam's moments they begin at zero, and are divided by the sum of the weights (arXiv 1412.6980, section 3).
+    """
+    return {name: state[AVERAGE] / state[WEIGHT].clamp(min=1e-12) for name, state in moments.items() if AVERAGE in state}
 
 
 POLAR_EXPRESS = (

@@ -1,13 +1,18 @@
 """What AdamW and Muon do with the parameters of a model."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from codelm.config.preset import Preset
-from codelm.models import build_model
-from training.optimizers import Muon, adamw, build_optimizer, orthogonalized
+from codelm.models import build_model, load_model
+from training.optimizers import Muon, adamw, averages, build_optimizer, keep_average, orthogonalized
+from training.pretrain import pretrain
 
 
 def test_norms_do_not_decay(tiny_preset: Preset) -> None:
@@ -102,3 +107,36 @@ def test_its_state_is_restored(tiny_preset: Preset) -> None:
         assert other.state[parameter].keys() == optimizer.state[parameter].keys()
         for name, value in optimizer.state[parameter].items():
             assert torch.equal(other.state[parameter][name], value)
+
+
+def test_the_average_of_the_weights(tiny_preset: Preset) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1)
+    keep_average(optimizer, 0.5)
+    values = []
+    for _ in range(3):
+        parameter.grad = torch.ones(3)
+        optimizer.step()
+        values.append(parameter.detach().clone())
+    expected = (values[0] + 2 * values[1] + 4 * values[2]) / 7
+    assert torch.allclose(averages({"x": optimizer.state[parameter]})["x"], expected)
+
+
+def test_the_average_is_saved_beside_the_weights_and_goes_on(
+    tiny_preset: Preset, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    preset = tiny_preset.with_training(tokens=8 * 1024, ema=0.9, watch={"evaluations": 0, "keep_checkpoints": 9})
+    for folder, saves in (("whole", 60.0), ("parts", 1e-6)):
+        pretrain(tmp_path / folder, preset.with_training(watch={"checkpoint_seconds": saves}), tokens_dir, tokenizer_dir)
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-8")
+    (tmp_path / "parts" / "manifest.json").unlink()
+    pretrain(tmp_path / "parts", preset, tokens_dir, tokenizer_dir)
+    files = [tmp_path / folder / "checkpoint-8" / "average" / "model.safetensors" for folder in ("whole", "parts")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    averaged, last = load_model(files[0].parent), load_model(files[0].parent.parent)
+    steps = [load_file(tmp_path / "parts" / f"checkpoint-{step}" / "model.safetensors") for step in range(1, 9)]
+    weights = [0.9 ** (8 - step) for step in range(1, 9)]
+    for name, parameter in averaged.named_parameters():
+        expected = sum(weight * step[name] for weight, step in zip(weights, steps, strict=True)) / sum(weights)
+        assert torch.allclose(parameter, expected, atol=1e-6), name
+    assert not torch.equal(averaged.model.embed_tokens.weight, last.model.embed_tokens.weight)

@@ -26,6 +26,13 @@ def test_muon_needs_whole_matrices(strategy: str) -> None:
     assert not error_of(2, optimizer="muon", batch_size=4, engine={"strategy": "ddp", "micro_batch_size": 2})
 
 
+@pytest.mark.parametrize(("strategy", "fits"), [("ddp", True), ("fsdp2", True), ("zero2", False), ("zero3", False)])
+def test_an_average_needs_whole_tensors(strategy: str, fits: bool) -> None:
+    error = error_of(2, optimizer="adamw", ema=0.99, batch_size=2, engine={"strategy": strategy, "micro_batch_size": 1})
+    assert (error is None) == fits
+    assert fits or "ema keeps whole tensors" in str(error)
+
+
 def test_fp16_is_for_gpus() -> None:
     error = error_of(1, engine={"precision": "fp16"})
     assert error
