@@ -100,8 +100,8 @@ def changed_at(folder: Path) -> int:
 
 def lines(run: Run, width: int, height: int) -> Iterable[Text]:
     """The view, line by line; none is wider than `width`."""
-    rows = [row for row in run.rows if "loss" in row and "tokens" in row]
-    rows = rows[:: max(1, len(rows) // MOST_POINTS)]
+    some = run.rows[:: max(1, len(run.rows) // MOST_POINTS)]
+    rows = [row for row in some if "loss" in row and "tokens" in row]
     losses = list(zip([row["tokens"] for row in rows], smoothed([row["loss"] for row in rows]), strict=True))
     tall = min(TALLEST, height - BESIDES - min(EVALUATIONS, len(run.evaluations)))
     if len(losses) > 1 and width >= NARROWEST and tall >= 2:

@@ -74,7 +74,7 @@ def print_table(found: "Iterable[Run]") -> None:
         )
     out.print(table)
     for run in runs:
-        for problem in run.problems:
+        for problem in run.problems if run.state == "broken" else []:
             out.print(Text(f"{run.folder}: {problem}", style="red"), soft_wrap=True)
 
 

@@ -111,9 +111,10 @@ class _WandbRun:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The rows logged so far; a last line that a killed process left half-written is no row."""
-    if not (folder / FILE).exists():
+    try:
+        return parse((folder / FILE).read_bytes())
+    except FileNotFoundError:
         return []
-    return parse((folder / FILE).read_bytes())
 
 
 def parse(data: bytes) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The trainings below a folder, as far as their files tell; loads no torch, changes nothing, and no file can break it."""
 
-import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -78,8 +78,8 @@ class Run:
     @property
     def tokens_per_second(self) -> float | None:
         """The median of the newest rows."""
-        speeds = [row["tokens_per_second"] for row in self.rows if "tokens_per_second" in row][-RECENT:]
-        return statistics.median(speeds) if speeds else None
+        speeds = (row["tokens_per_second"] for row in reversed(self.rows) if "tokens_per_second" in row)
+        return statistics.median(newest) if (newest := list(itertools.islice(speeds, RECENT))) else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -89,7 +89,7 @@ class Run:
             return None
         return max(0.0, tokens - (metrics.last(self.rows, "tokens") or 0)) / speed
 
-    @property
+    @cached_property
     def evaluations(self) -> list[dict[str, Any]]:
         """The rows of what it was worth on held-out files."""
         return [row for row in self.rows if BITS_PER_BYTE in row]
@@ -97,8 +97,8 @@ class Run:
     @property
     def changed(self) -> float:
         """When something was last written, in seconds since 1970."""
-        times = [path.stat().st_mtime for path in (self.folder / metrics.FILE, self.folder / SETTINGS) if path.exists()]
-        return max(times, default=0.0)
+        paths = (self.folder / metrics.FILE, self.folder / SETTINGS)
+        return max((path.stat().st_mtime for path in paths if there(path)), default=0.0)
 
     def summary(self) -> dict[str, Any]:
         """Its row in a list of runs."""
@@ -148,10 +148,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     problems: list[str] = []
 
     def mapping(path: Path, load: Any = json.loads, kind: Any = object) -> dict[str, Any]:
-        if not path.exists():
-            return {}
         try:
             value = load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
         except (OSError, ValueError, yaml.YAMLError) as error:
             problems.append(f"{path.name} cannot be read ({str(error).splitlines()[0]})")
             return {}
@@ -173,7 +173,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         if lacks:
             problems.append(f"{checkpoints[-1].name} lacks {', '.join(lacks)}")
     manifest = None
-    if (folder / MANIFEST).exists():
+    if there(folder / MANIFEST):
         try:
             manifest = Manifest.read(folder)
         except UserError as error:
@@ -183,17 +183,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 def followed(run: Run, rows: list[dict[str, Any]]) -> Run:
     """A run that goes on, with its newest rows and checkpoints."""
-    best = run.best
-    with contextlib.suppress(OSError, ValueError):
+    try:
         best = json.loads((run.folder / BEST).read_text(encoding="utf-8"))
-    return replace(run, rows=rows, checkpoints=found(run.folder), best=best)
+    except (OSError, ValueError):
+        best = None
+    return replace(run, rows=rows, checkpoints=found(run.folder), best=best if isinstance(best, dict) else run.best)
 
 
 def read_rows(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
     """The log; one that begins with no row is a problem."""
     try:
         rows = metrics.read(folder)
-        if not rows and (folder / metrics.FILE).exists() and (folder / metrics.FILE).stat().st_size > 0:
+        if not rows and there(folder / metrics.FILE) and (folder / metrics.FILE).stat().st_size > 0:
             problems.append(f"{metrics.FILE} begins with no row")
     except OSError as error:
         problems.append(f"{metrics.FILE} cannot be read ({error.strerror})")
@@ -206,9 +207,17 @@ def name_of_run(folder: Path) -> str:
     return folder.resolve().parent.name
 
 
+def there(path: Path) -> bool:
+    """Whether a file or folder is there and may be seen."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def is_training(folder: Path) -> bool:
-    """Whether a folder is that of a training."""
-    return (folder / SETTINGS).is_file()
+    """Whether a folder is that of a training; settings.json alone is a name that others use too."""
+    return there(folder / SETTINGS) and any(there(folder / name) for name in (PRESET, BUDGET, metrics.FILE, MANIFEST))
 
 
 def folders(root: Path) -> Iterator[Path]:

@@ -28,7 +28,8 @@ def root(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     preset.write_text(preset.read_text(encoding="utf-8").replace("seed: 0", "seed: 3", 1), encoding="utf-8")
     broken = root / "broken" / "pretrain"
     broken.mkdir(parents=True)
-    (broken / "settings.json").write_text("{", encoding="utf-8")
+    for name in ("settings.json", "preset.yaml"):
+        (broken / name).write_text("{", encoding="utf-8")
     return root
 
 

@@ -57,6 +57,8 @@ def test_the_trainings_below_a_folder(tmp_path: Path, trained: Path) -> None:
     make(tmp_path / "b" / "deep" / "elsewhere")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "editor").mkdir()
+    (tmp_path / "editor" / "settings.json").write_text("{}", encoding="utf-8")  # others have files of that name
     shutil.copytree(trained, tmp_path / "real" / "pretrain")
     found = {(run.name, run.stage): run for run in find_runs(tmp_path)}
     assert found.keys() == {("a", "pretrain"), ("a", "distill"), ("b/deep", "elsewhere"), ("real", "pretrain")}
