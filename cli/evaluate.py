@@ -34,6 +34,10 @@ def evaluate(
     places: Annotated[int, typer.Option(min=1, help="Cursors for whole lines, and as many for ends of lines.")] = 256,
     tokens: Annotated[int, typer.Option(min=1, help="Of the validation split, for bits per byte.")] = 100_000,
     seed: Annotated[int, typer.Option(min=0, help="Draws the places.")] = 0,
+    infilling: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl.gz", help="HumanEval-Infilling, single-line: exact lines, nothing is run."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Bits per byte and single-line exact match on the validation split, which shares no package with training.
@@ -64,7 +68,7 @@ def evaluate(
         names = [system.name for system in systems]
         if repeated := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f"{repeated} would stand in the table twice", "give each model once")
-        folder.run_evaluate(config, systems)
+        folder.run_evaluate(config, systems, infilling)
     result = json.loads((folder.evaluate / FILE).read_text(encoding="utf-8"))
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
@@ -98,31 +102,29 @@ def table(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
     held_out = result["held_out"]
-    count = held_out["places"]
+    kinds = held_out["places"]
+    drawn = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in kinds.items())
     found = Table(
-        title=f"{held_out['files']:,} held-out files of {held_out['repositories']:,} repositories; "
-        f"{count['whole_line']:,} whole lines, {count['end_of_line']:,} ends of lines"
+        title=f"{held_out['files']:,} held-out files of {held_out['repositories']:,} repositories; places: {drawn}",
+        caption="exact match of each kind of place; edit similarity and ms of each",
     )
-    for name in ("", "bits per byte", "whole line", "end of line", "edit similarity", "ms"):
+    for name in ("", "bits per byte", *(kind.replace("_", " ") for kind in kinds), "similarity", "ms"):
         found.add_column(name, justify="right" if name else "left")
     for system in result["systems"]:
-        found.add_row(*cells(system))
+        found.add_row(*cells(system, list(kinds)))
     return found
 
 
-def cells(system: dict[str, Any]) -> list[str]:
-    """One row of it: exact match with half of its interval, edit similarity and milliseconds for both kinds of places."""
-    bits, whole, end = system["bits_per_byte"], system["whole_line"], system["end_of_line"]
-    kinds = [kind for kind in (whole, end) if kind]
+def cells(system: dict[str, Any], kinds: list[str]) -> list[str]:
+    """One row of it: exact match with half of its interval, edit similarity and milliseconds for each kind of places."""
+    bits, scores = system["bits_per_byte"], [system[kind] for kind in kinds]
+    measured = [one for one in scores if one]
     return [
         system["name"],
         f"{bits['value']:.3f} ± {half(bits):.3f}" if bits else "–",
-        *(
-            f"{kind['exact_match']['value']:.1%} ± {100 * half(kind['exact_match']):.1f}" if kind else "no line"
-            for kind in (whole, end)
-        ),
-        " / ".join(f"{kind['edit_similarity']['value']:.1%}" for kind in kinds),
-        " / ".join(f"{kind['milliseconds']:.1f}" for kind in kinds),
+        *(f"{one['exact_match']['value']:.1%} ± {100 * half(one['exact_match']):.1f}" if one else "no line" for one in scores),
+        " / ".join(f"{one['edit_similarity']['value']:.0%}" for one in measured),
+        " / ".join(f"{one['milliseconds']:.1f}" for one in measured),
     ]
 
 

@@ -80,15 +80,23 @@ class RunFolder:
 
         return self.display.stage(name, RunView(folder))
 
-    def run_evaluate(self, config: "EvaluateConfig | None" = None, systems: "Sequence[System] | None" = None) -> Manifest:
-        """Evaluation of the checkpoint that pretraining ended with, or of `systems`, the first being what it is about."""
+    def run_evaluate(
+        self,
+        config: "EvaluateConfig | None" = None,
+        systems: "Sequence[System] | None" = None,
+        infilling: Path | None = None,
+    ) -> Manifest:
+        """Evaluation of the checkpoint that pretraining ended with, or of `systems`, the first being what it is about.
+
+        infilling: a set of places besides.
+        """
         from codelm.evaluation.evaluate import EvaluateConfig, evaluate
         from codelm.evaluation.held_out import HeldOut
 
         systems = systems or [self.trained_model()]
         held_out = HeldOut(self.corpus, self.tokens)
         with self.display.stage("evaluate") as progress:
-            return evaluate(self.evaluate, config or EvaluateConfig(), systems, held_out, progress)
+            return evaluate(self.evaluate, config or EvaluateConfig(), systems, held_out, progress, infilling)
 
     def trained_model(self, stage: str = "pretrain") -> "TrainedModel":
         """The checkpoint that a training stage ended with, to be evaluated."""

@@ -21,7 +21,7 @@ from codelm.evaluation.evaluate import EvaluateConfig
 from codelm.stage import Manifest, lock
 
 
-def make(run: Path, beside: list[Path], places: int, tokens: int, bundle: Path = BUNDLE) -> Path:
+def make(run: Path, beside: list[Path], places: int, tokens: int, bundle: Path) -> Path:
     """The packed GGUF. beside: other runs, checkpoints or GGUF files for the table."""
     config = EvaluateConfig(places=places, tokens=tokens)
     with lock(run, create=False), Display() as display:
@@ -45,9 +45,10 @@ def main() -> None:
     )
     parser.add_argument("--places", type=int, default=1_000, help="cursors of each kind")
     parser.add_argument("--tokens", type=int, default=500_000, help="of the validation split, for bits per byte")
+    parser.add_argument("--out", type=Path, default=BUNDLE, help="another folder than that of the default model")
     arguments = parser.parse_args()
     try:
-        path = make(arguments.run, arguments.beside, arguments.places, arguments.tokens)
+        path = make(arguments.run, arguments.beside, arguments.places, arguments.tokens, arguments.out)
     except UserError as error:
         sys.exit(f"error: {error}")
     total = sum(file.stat().st_size for file in path.parent.iterdir())

@@ -10,17 +10,20 @@ from pydantic import Field
 
 from codelm.config.settings import Settings
 from codelm.evaluation.held_out import HeldOut
+from codelm.evaluation.infilling import infilling_places
 from codelm.evaluation.measures import Estimate, edit_similarity, is_exact, ratio, share
 from codelm.evaluation.places import Place, draw_places
 from codelm.evaluation.systems import System
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage
+from codelm.stage import Manifest, Stage, file_sha256
 
 FILE = "scores.json"
 ANSWERS = "answers.jsonl"
 PLOT = "scores.png"
 KINDS = {"whole_line": True, "end_of_line": False}
 """Kind of place → what `draw_places` calls it."""
+INFILLING = "infilling"
+"""The kind of places that a user's set gives."""
 
 
 class EvaluateConfig(Settings):
@@ -32,22 +35,32 @@ class EvaluateConfig(Settings):
 
 
 def evaluate(
-    folder: Path, config: EvaluateConfig, systems: Sequence[System], held_out: HeldOut, progress: Progress = silent
+    folder: Path,
+    config: EvaluateConfig,
+    systems: Sequence[System],
+    held_out: HeldOut,
+    progress: Progress = silent,
+    infilling: Path | None = None,
 ) -> Manifest:
     """Measures systems on the same places and the same text; the first is the one that it is about.
+
+    infilling: a set of places besides, see `infilling_places`.
 
     Writes scores.json (what `scores_of` returns, of each), answers.jsonl (what was to be written at each place, and what each
     system wrote) and scores.png. The manifest's counts are the first one's bits_per_byte, exact_match (ends of lines),
     whole_line_match and edit_similarity (both kinds of places), each None where there is nothing to measure, and places.
     """
     inputs = {"corpus": held_out.fingerprint} | {system.name: system.identity for system in systems}
+    own = {INFILLING: infilling_places(infilling)} if infilling else {}
+    if infilling:
+        inputs[INFILLING] = file_sha256(infilling)
     stage = Stage(folder, config, inputs, config.seed, libraries=("numpy", "rapidfuzz"))
     if manifest := stage.done():
         return manifest
     with stage.build() as temporary:
         progress(0, None, note="drawing the places")
         texts = held_out.texts
-        places = {kind: draw_places(texts, config.places, config.seed, whole) for kind, whole in KINDS.items()}
+        places = {kind: draw_places(texts, config.places, config.seed, whole) for kind, whole in KINDS.items()} | own
         scores, answers = [], {}
         for done, system in enumerate(systems):
             progress(done, len(systems), note=system.name)
@@ -68,7 +81,7 @@ def scores_of(
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The scores of a system, and its lines by kind of place.
 
-    The scores: "name"; "bits_per_byte", None if it knows none; for each of KINDS "exact_match", "edit_similarity" and the
+    The scores: "name"; "bits_per_byte", None if it knows none; for each kind of places "exact_match", "edit_similarity" and the
     median "milliseconds" of a completion, or None where no place is. Measured values are {"value", "low", "high"}, the latter
     two with 95 % confidence: resampled by windows of text, by Wilson's formula, resampled by places.
     """

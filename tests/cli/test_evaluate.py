@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from cli.evaluate import app
+from codelm.errors import UserError
 
 CODELM = [sys.executable, "-m", "cli.main"]
 QUICK = ("--places", "4", "--tokens", "1024")
@@ -33,7 +37,7 @@ def test_a_model_its_baselines_and_others_stand_in_one_table(copy: Path, checkpo
     names = [system["name"] for system in scores["systems"]]
     assert names == ["tiny", "5-gram", "most similar earlier line", str(checkpoint), "tiny-q8_0.gguf"]
     assert "5-gram" in process.stdout
-    assert "4 whole lines, 4 ends of lines" in process.stdout
+    assert "4 whole line, 4 end of line" in process.stdout
     by_name = dict(zip(names, scores["systems"], strict=True))
     same = [by_name[name] | {"name": "", "whole_line": {}, "end_of_line": {}} for name in ("tiny", str(checkpoint))]
     assert same[0] == same[1], "it is the very same checkpoint"
@@ -56,15 +60,17 @@ def test_a_gguf_is_asked_as_it_is_served(copy: Path, gguf: Path) -> None:
 
 def test_what_cannot_be_evaluated(copy: Path, gguf: Path, tmp_path: Path) -> None:
     cases = {
-        ("--checkpoint", tmp_path): "holds no checkpoint",
         ("--stage", "distill"): "holds no finished stage",
         ("--model", tmp_path / "none.gguf"): "does not exist",
         ("--checkpoint", tmp_path, "--model", gguf): "--checkpoint and --model are given both",
         ("--beside", gguf, "--beside", gguf): "would stand in the table twice",
+        ("--infilling", tmp_path / "none.jsonl"): "cannot be read as an infilling set",
     }
     for arguments, told in cases.items():
-        process = evaluate("--run", copy, *QUICK, *arguments)
-        assert process.returncode == 2, process.stderr
-        (line,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-        assert told in line
+        result = CliRunner().invoke(app, ["--run", str(copy), *QUICK, *map(str, arguments)])
+        assert isinstance(result.exception, UserError)
+        assert told in str(result.exception)
+    process = evaluate("--run", copy, *QUICK, "--checkpoint", tmp_path)
+    assert process.returncode == 2
+    assert "holds no checkpoint" in process.stderr.splitlines()[-1]
     assert not (copy / "evaluate").exists()

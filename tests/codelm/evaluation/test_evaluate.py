@@ -75,12 +75,26 @@ def test_all_are_measured_on_the_same_places(
     assert manifest.counts["places"] == 12
 
 
-def test_it_is_done_once_for_each_question(model: TrainedModel, held_out: HeldOut, tmp_path: Path) -> None:
-    folder = tmp_path / "evaluate"
-    first = evaluate(folder, CONFIG, [model], held_out)
-    assert evaluate(folder, CONFIG, [model], held_out) == first
-    assert evaluate(folder, CONFIG, [model, SimilarLine()], held_out).key != first.key
-    assert evaluate(folder, CONFIG.model_copy(update={"seed": 1}), [model], held_out).key != first.key
+def test_a_set_of_others_is_one_more_kind_of_place(held_out: HeldOut, tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    row = {"prompt": "a = 1\n", "canonical_solution": "b = 2\n", "suffix": ""}
+    path.write_text((json.dumps(row) + "\n") * 3, encoding="utf-8")
+    manifest = evaluate(tmp_path / "evaluate", CONFIG, [Oracle("weak", True)], held_out, infilling=path)
+    result = json.loads((tmp_path / "evaluate" / FILE).read_text(encoding="utf-8"))
+    assert result["held_out"]["places"]["infilling"] == 3
+    assert result["systems"][0]["infilling"]["exact_match"]["value"] == 0.6667
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert evaluate(tmp_path / "evaluate", CONFIG, [Oracle("weak", True)], held_out, infilling=path).key != manifest.key
+
+
+def test_it_is_done_once_for_each_question(held_out: HeldOut, tmp_path: Path) -> None:
+    folder, one = tmp_path / "evaluate", Oracle("one", False)
+    first = evaluate(folder, CONFIG, [one], held_out)
+    assert evaluate(folder, CONFIG, [one], held_out) == first
+    assert evaluate(folder, CONFIG, [one, SimilarLine()], held_out).key != first.key
+    assert evaluate(folder, CONFIG.model_copy(update={"seed": 1}), [one], held_out).key != first.key
+    one.identity = "with other weights"
+    assert evaluate(folder, CONFIG, [one], held_out).key != first.key
 
 
 def test_a_corpus_without_a_line_to_complete(model: TrainedModel, corpus: Path, tokens_dir: Path, tmp_path: Path) -> None:
