@@ -8,6 +8,7 @@ Generation, whose queries are fewer than its keys and which may pad, goes the wa
 """
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -222,62 +223,77 @@ def blocks(
     return torch.cat(outputs, dim=3).flatten(1, 2).transpose(1, 2), None
 
 
-def varlen(
-    module: torch.nn.Module,
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, tuple[int, int], float, float], torch.Tensor]
+"""Of query, key and value, (tokens, heads, head_dim), where sequences end, the longest of them, the window to the left and to
+the right, scale and dropout."""
+
+
+def end_to_end(kernel: Kernel) -> Callable[..., Output]:
+    """Attention by a flash kernel for sequences of any lengths, laid end to end. Arguments and result as of `blocks`."""
+
+    def function(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        scaling: float,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        documents: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Output:
+        query, key, value = narrow(query, key, value)
+        if attention_mask is not None or query.shape[2] != key.shape[2] or query.dtype not in HALF:
+            return sdpa(module, query, key, value, attention_mask, scaling, dropout, sliding_window)
+        batch, heads, length, width = query.shape
+        if documents is None:
+            documents = torch.arange(0, (batch + 1) * length, length, dtype=torch.int32, device=query.device)
+        query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+        window = (sliding_window - 1 if sliding_window and sliding_window < length else -1, 0)
+        # no document is longer than a row; the true maximum would have to be waited for
+        output = kernel(query, key, value, documents, length, window, scaling, dropout)
+        return output.view(batch, length, heads, width), None
+
+    return function
+
+
+def of_torch(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    documents: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> Output:
-    """The flash kernel of torch for sequences of any lengths, laid end to end. Arguments and result as of `sdpa`."""
-    query, key, value = narrow(query, key, value)
-    if attention_mask is not None or query.shape[2] != key.shape[2] or query.dtype not in HALF:
-        return sdpa(module, query, key, value, attention_mask, scaling, dropout, sliding_window)
+    ends: torch.Tensor,
+    longest: int,
+    window: tuple[int, int],
+    scale: float,
+    dropout: float,
+) -> torch.Tensor:
+    """torch's own flash kernel, which has no dropout."""
     from torch.nn.attention.varlen import varlen_attn
 
-    (batch, _, length, _), ends = query.shape, documents
-    if ends is None:
-        ends = torch.arange(0, (batch + 1) * length, length, dtype=torch.int32, device=query.device)
-    query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
-    window = (sliding_window - 1 if sliding_window and sliding_window < length else -1, 0)
-    # no document is longer than a row; the true maximum would have to be waited for
-    output = varlen_attn(query, key, value, ends, ends, length, length, scale=scaling, window_size=window, enable_gqa=True)
+    output = varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=window, enable_gqa=True)
     assert isinstance(output, torch.Tensor)  # it has no auxiliary output, which nobody asked for
-    return output.view(batch, length, *output.shape[1:]), None
+    return output
 
 
-def flash_attention_2(
-    module: torch.nn.Module,
+def of_flash_attn(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    documents: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> Output:
-    """The package flash-attn, which has dropout besides. Arguments and result as of `sdpa`."""
-    query, key, value = narrow(query, key, value)
-    if attention_mask is not None or query.shape[2] != key.shape[2] or query.dtype not in HALF:
-        return sdpa(module, query, key, value, attention_mask, scaling, dropout, sliding_window)
-    from flash_attn import flash_attn_func, flash_attn_varlen_func
+    ends: torch.Tensor,
+    longest: int,
+    window: tuple[int, int],
+    scale: float,
+    dropout: float,
+) -> torch.Tensor:
+    """The kernel of the package flash-attn."""
+    from flash_attn import flash_attn_varlen_func
 
-    (batch, _, length, _) = query.shape
-    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    window = (sliding_window - 1 if sliding_window and sliding_window < length else -1, 0)
-    options: dict[str, Any] = {"softmax_scale": scaling, "causal": True, "window_size": window}
-    if documents is None:
-        return flash_attn_func(query, key, value, dropout, **options), None
-    rows = [tensor.flatten(0, 1) for tensor in (query, key, value)]
-    output = flash_attn_varlen_func(*rows, documents, documents, length, length, dropout, **options)
-    return output.view(batch, length, *output.shape[1:]), None
+    options: dict[str, Any] = {"softmax_scale": scale, "causal": True, "window_size": window}
+    return flash_attn_varlen_func(query, key, value, ends, ends, longest, longest, dropout, **options)
+
+
+varlen, flash_attention_2 = end_to_end(of_torch), end_to_end(of_flash_attn)
 
 
 def padding(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
@@ -285,6 +301,6 @@ def padding(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.
     return attention_mask
 
 
-for function in (blocks, sdpa, varlen, flash_attention_2):
-    AttentionInterface.register(registered(function.__name__), function)
-    AttentionMaskInterface.register(registered(function.__name__), padding)
+for name, function in {"blocks": blocks, "sdpa": sdpa, "varlen": varlen, "flash_attention_2": flash_attention_2}.items():
+    AttentionInterface.register(registered(name), function)
+    AttentionMaskInterface.register(registered(name), padding)

@@ -92,7 +92,7 @@ def test_windows_and_documents(name: str, window: int | None, apart: bool) -> No
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels for a CPU where only a GPU has some, by their documented interfaces: of the operators behind torch's
-    `varlen_attn`, and of flash-attn's functions."""
+    `varlen_attn`, and of flash-attn's function."""
 
     def forward(query: Any, key: Any, value: Any, ends: Any, same: Any, most: int, *rest: Any) -> tuple[torch.Tensor, ...]:
         _, causal, scale, window, grouped, *_ = rest
@@ -121,16 +121,10 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         assert options["causal"]
         return by_sequence(query, key, value, ends, most, options["softmax_scale"], options["window_size"])
 
-    def flash_attn_func(query: Any, key: Any, value: Any, dropout: float, **options: Any) -> Any:
-        batch, length = query.shape[:2]
-        ends = torch.arange(0, (batch + 1) * length, length, dtype=torch.int32)
-        rows = [tensor.flatten(0, 1) for tensor in (query, key, value)]
-        return flash_attn_varlen_func(*rows, ends, ends, length, length, dropout, **options).unflatten(0, (batch, length))
-
     operators._varlen_attn.register_kernel("cpu")(forward)
     operators._varlen_attn_backward.register_kernel("cpu")(backward)
     package = types.ModuleType("flash_attn")
-    package.flash_attn_func, package.flash_attn_varlen_func = flash_attn_func, flash_attn_varlen_func  # type: ignore[attr-defined]
+    package.flash_attn_varlen_func = flash_attn_varlen_func  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", package)
     monkeypatch.setattr(attention, "HALF", (torch.float32,))
 
@@ -217,6 +211,24 @@ def test_the_loss_of_a_window_is_that_of_its_documents(tiny_preset: Preset, name
         parts.append(loss_model(part)[0].item())
     assert loss.item() == pytest.approx(sum(parts), rel=1e-5)
     assert loss_model(batch)[0].item() != pytest.approx(sum(parts), rel=1e-4)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("name", ["blocks", "sdpa"])
+def test_in_bfloat16_the_loss_is_almost_the_same(tiny_preset: Preset, name: str, architecture: str, apart: bool) -> None:
+    model = build_model(shape(tiny_preset, architecture, None), 0, 1)
+    model.set_attn_implementation(registered(name))
+    loss_model = LossModel(model, tiny_preset.pretrain, compiled=None)
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 1024, (1, 96)))
+    batch = Sample(ids=ids, labels=ids, kinds=torch.zeros_like(ids), positions=positions_of([1, 40, 55]))
+    documents = documents_of(name, batch.positions) if apart else None
+    whole, _ = loss_model(batch, documents)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow, _ = loss_model(batch, documents)
+    narrow.backward()
+    assert narrow.dtype == torch.float32
+    assert narrow.item() == pytest.approx(whole.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("window", [None, 20])
