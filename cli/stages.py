@@ -74,6 +74,13 @@ class RunFolder:
                 self.distill, preset, self.tokens, self.tokenizer, teacher, progress, restart, self.display.say, start, cache
             )
 
+    def run_lora(self, preset: Preset, base: Path, restart: bool, merge: bool) -> Manifest:
+        """The stage of an adapter. Arguments as of `training.lora.lora`."""
+        from training.lora import lora
+
+        with self.watched("lora", self.lora) as progress:
+            return lora(self.lora, preset, self.tokens, self.tokenizer, base, progress, restart, self.display.say, merge)
+
     def watched(self, name: str, folder: Path) -> contextlib.AbstractContextManager[Progress]:
         """The progress of a training, with a live view of its folder."""
         from cli.live import RunView

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.train_distill import distill
+from cli.train_lora import lora
 from cli.train_plan import plan
 
 Set = Annotated[
@@ -86,3 +87,4 @@ def summary(folder: Path, counts: Mapping[str, Any]) -> str:
 
 
 app.command()(distill)
+app.command()(lora)

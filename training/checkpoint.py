@@ -1,8 +1,8 @@
 """Checkpoints: folders `checkpoint-<step>` that are whole or not there.
 
-`model.safetensors` and `config.json` are in Hugging Face layout, and so is `average/`, if the run keeps an average of its
-weights. `optimizer.pt` and `state.json` are what a resumed run needs besides; the data position is the step itself.
-`state.json` holds the SHA-256 of the other files.
+`model.safetensors` and `config.json` are in Hugging Face layout, those of an adapter in PEFT's, and so is `average/`, if the
+run keeps an average of its weights. `optimizer.pt` and `state.json` are what a resumed run needs besides; the data position
+is the step itself. `state.json` holds the SHA-256 of the other files.
 """
 
 import json
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from codelm.errors import UserError
 from codelm.stage import disk_full_is_a_user_error, file_sha256
+from training.adapter import has_adapter, read_adapter, write_adapter
 from training.optimizers import AVERAGE, averages
 from training.run_folder import STATE, found, name_of, step_of
 
@@ -33,7 +34,7 @@ class State(NamedTuple):
     step: int
     """steps done"""
     weights: dict[str, torch.Tensor]
-    """by the names of the transformers model, the tied head once"""
+    """of what is trained, by the names of the transformers model, the tied head once"""
     moments: dict[str, dict[str, torch.Tensor]]
     """what the optimiser remembers of each parameter"""
     loss_scale: float | None
@@ -55,19 +56,23 @@ def save(folder: Path, state: State, model: Any) -> Path:
             write_moments(temporary / OPTIMIZER, state.moments)
             if average := averages(state.moments):
                 write_weights(temporary / AVERAGE, model, average)
-            paths = sorted(path for path in temporary.rglob("*") if path.is_file())
-            files = {path.relative_to(temporary).as_posix(): file_sha256(path) for path in paths}
-            facts = {"step": state.step, "loss_scale": state.loss_scale, "files": files}
-            (temporary / STATE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            for path in (*paths, temporary / STATE):
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+            seal(temporary, {"step": state.step, "loss_scale": state.loss_scale})
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     return target
+
+
+def seal(folder: Path, facts: dict[str, Any]) -> None:
+    """Makes a folder with weights a checkpoint that `verify` can tell from a damaged one. facts: what else to say of it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
+    (folder / STATE).write_text(json.dumps(facts | {"files": files}, indent=2) + "\n", encoding="utf-8")
+    for path in (*paths, folder / STATE):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def prune(folder: Path, keep: int, spared: Container[str]) -> None:
@@ -80,7 +85,10 @@ def prune(folder: Path, keep: int, spared: Container[str]) -> None:
 def write_weights(folder: Path, model: Any, weights: dict[str, torch.Tensor]) -> None:
     """save_pretrained, with the operating system's own error if the disk is full (safetensors hides it in a text)."""
     try:
-        model.save_pretrained(folder, state_dict=weights)
+        if has_adapter(model):
+            write_adapter(folder, model, weights)
+        else:
+            model.save_pretrained(folder, state_dict=weights)
     except SafetensorError as error:
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
@@ -121,8 +129,9 @@ def verify(path: Path) -> None:
 
 def read(path: Path, model: torch.nn.Module) -> State:
     """What a checkpoint holds. Raises UserError if it is one of another model."""
-    weights = load_file(path / "model.safetensors")
-    shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in model.named_parameters()}  # ds_shape: of one cut up by ZeRO
+    weights = read_adapter(path) if has_adapter(model) else load_file(path / "model.safetensors")
+    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in learned.items()}  # ds_shape: of one cut up by ZeRO
     if {name: tensor.shape for name, tensor in weights.items() if name != TIED} != shapes:
         raise UserError(f"{path} is a checkpoint of another model", "give another --run, or --restart")
     moments = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)

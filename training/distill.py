@@ -117,6 +117,7 @@ def taught_loop(
 def fill(cache: TargetCache, loop: Loop, teacher: Teacher, first: int, last: int) -> None:
     """Has the teacher read what is missing of samples first … last − 1; several ranks share it out."""
     engine = loop.engine
+    engine.world.first(cache.claim)
     if missing := cache.missing(first, last):
         loop.say(room_for(cache.folder, sum(shard.last - shard.first for shard in missing) * cache.row.itemsize))
 

@@ -47,8 +47,9 @@ class TargetCache:
     """The targets of one teacher on one order of samples."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], length: int, k: int, vocab_size: int) -> None:
-        """identity: what the targets depend on. Raises UserError if the folder holds targets of something else."""
+        """identity: what the targets depend on."""
         self.folder = folder
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self.row = np.dtype(
             [
                 ("crc32", np.uint32),
@@ -57,13 +58,13 @@ class TargetCache:
             ]
         )
         self._maps: dict[Shard, npt.NDArray[Any]] = {}
-        self._claim(identity)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}}  # a data worker maps the files itself
 
-    def _claim(self, identity: Mapping[str, Any]) -> None:
-        path, identity = self.folder / FILE, json.loads(json.dumps(identity))
+    def claim(self) -> None:
+        """Records what the targets are of. Raises UserError if the folder holds those of something else."""
+        path, identity = self.folder / FILE, self.identity
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(identity, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def weights(self, everywhere: bool = False) -> Weights:
-        """The whole weights, on the CPU; without `everywhere`, other ranks than the first get none. All ranks call it."""
+        """The whole weights that are trained, on the CPU; without `everywhere`, other ranks than the first get none. All ranks call it."""
 
     @abc.abstractmethod
     def moments(self) -> Moments:
@@ -111,7 +112,7 @@ class Replicated(Strategy):
 
     def weights(self, everywhere: bool = False) -> Weights:
         kept = everywhere or self.accelerator.is_main_process
-        whole = ((name, self.whole(parameter)) for name, parameter in self.model.named_parameters())
+        whole = ((name, self.whole(parameter)) for name, parameter in self.trained())
         return {name: tensor.cpu() for name, tensor in whole if kept}
 
     def moments(self) -> Moments:
@@ -123,13 +124,17 @@ class Replicated(Strategy):
                     kept.setdefault(name, {})[key] = whole.cpu()
         return kept
 
+    def trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """What learns, by name: all parameters, or those of an adapter."""
+        return ((name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad)
+
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """All of a tensor that is cut up among the ranks, which all call this."""
         return tensor.detach()
 
     @torch.no_grad()
     def load(self, weights: Weights, moments: Moments) -> None:
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.trained():
             parameter.copy_(self.part(weights[name], parameter))
             if name in moments:
                 self.optimizer.state[parameter] = {

@@ -1,0 +1,52 @@
+"""`codelm train lora`: a base model learns a user's code by an adapter."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def lora(
+    run: Annotated[Path, typer.Option(metavar="RUN", help="A run folder with the corpus of your code.")],
+    base: Annotated[Path, typer.Option(metavar="CKPT", help="A checkpoint, or the folder of a training for its newest one.")],
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Train on so many tokens. Default: lora.epochs times yours.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Train this long; a measurement sets the budget.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as lora.r=8.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge/--no-merge", help="Write base and adapter as one model too.")] = True,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the training goes. Default: RUN/lora.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
+) -> None:
+    """Teach a base model your code by a low-rank adapter, into RUN/lora.
+
+    The corpus is encoded with the base's tokenizer if RUN has no tokens yet. The result: RUN/lora/adapter for PEFT,
+    adapter.gguf for llama.cpp beside a GGUF of the base, and merged, one model in Hugging Face layout.
+
+    Example: codelm train lora --run runs/my-code --base runs/mine/pretrain
+    """
+    from cli.progress import Display
+    from cli.stages import RunFolder, resumable
+    from codelm.config.options import parse_settings
+    from codelm.config.preset import Preset
+    from codelm.stage import lock
+    from codelm.tokenizer import find
+    from training import origin
+    from training.lora import GGUF, preset_of
+
+    base = origin.given(base, "--base")
+    preset = preset_of(base).with_changes(parse_settings(settings or [], Preset)).with_training(tokens=tokens, minutes=minutes)
+    with resumable(), lock(run, create=False), Display() as display:
+        folder = RunFolder(run, display)
+        folder.lora = out or folder.lora
+        if not folder.tokenizer.exists():
+            folder.take_tokenizer(find(base))
+        folder.encode()
+        counts = folder.run_lora(preset, base, restart, merge).counts
+    typer.echo(
+        f"{folder.lora / GGUF}: {counts['trained_parameters']:,} of {counts['parameters']:,} parameters trained on"
+        f" {counts['tokens']:,} tokens, {counts['epochs']} epochs, {counts['valid_bits_per_byte']:.3f} bits per byte on"
+        f" held-out files; the model is {folder.lora / counts['checkpoint']}"
+    )
