@@ -45,7 +45,10 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def weights(self, everywhere: bool = False) -> Weights:
-        """The whole weights that are trained, on the CPU; without `everywhere`, other ranks than the first get none. All ranks call it."""
+        """The weights that are trained, each whole, on the CPU; all ranks call it.
+
+        Without `everywhere`, other ranks than the first get none.
+        """
 
     @abc.abstractmethod
     def moments(self) -> Moments:
