@@ -1,21 +1,14 @@
 """`codelm train`: train a model on the tokens of a run."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.train_distill import distill
 from cli.train_lora import lora
 from cli.train_plan import plan
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="One setting of the preset, such as pretrain.learning_rate=1e-3."),
-]
-
-Ranks = Annotated[int, typer.Option(min=1, help="Processes that train together: one for each GPU.")]
+from cli.train_shared import Ranks, Restart, Set, summary
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -41,7 +34,7 @@ def pretrain(
         Path | None, typer.Option(metavar="CKPT", help="Begin with the weights of this checkpoint, for a longer context, say.")
     ] = None,
     ranks: Ranks = 1,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
+    restart: Restart = False,
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Log to Weights & Biases besides; WANDB_MODE=offline: into DIR.")
     ] = False,
@@ -72,18 +65,6 @@ def pretrain(
         folder.pretrain = out or folder.pretrain
         counts = folder.run_pretrain(chosen, restart, init).counts
     typer.echo(summary(folder.pretrain, counts))
-
-
-def summary(folder: Path, counts: Mapping[str, Any]) -> str:
-    """What a finished training has come to, on one line."""
-    told = [f"{folder / counts['checkpoint']}: {counts['tokens']:,} tokens, {counts['epochs']} epochs"]
-    if counts["valid_bits_per_byte"] is not None:
-        told.append(f"{counts['valid_bits_per_byte']:.3f} bits per byte on held-out files")
-    if counts["best_checkpoint"] not in (None, counts["checkpoint"]):
-        told.append(f"best at infilling: {counts['best_checkpoint']}")
-    if counts["stopped"]:
-        told.append(f"stopped by {counts['stopped']['rule']}")
-    return f"{', '.join(told)}; see {folder / 'loss.png'}"
 
 
 app.command()(distill)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.train_shared import Ranks, Restart, Set, summary
 from codelm.errors import UserError
 
 
@@ -26,11 +27,10 @@ def distill(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep what the teacher says here, instead of running it along.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as distill.alpha=0.7.")
-    ] = None,
+    settings: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the training goes. Default: RUN/distill.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
+    ranks: Ranks = 1,
+    restart: Restart = False,
 ) -> None:
     """Learn from a teacher's distribution while the learning rate falls, into RUN/distill.
 
@@ -39,18 +39,19 @@ def distill(
 
     Example: codelm train distill --run runs/mine --teacher runs/large/pretrain
     """
-    from cli.progress import Display
-    from cli.stages import RunFolder, resumable
+    from cli.ranks import launched_for
+    from cli.stages import RunFolder, training
     from codelm.config.options import parse_settings
     from codelm.config.preset import Preset, load_preset
-    from codelm.stage import lock
     from training import origin
     from training.distill import continued, stable_checkpoint
 
     if student is not None and start is not None:
         raise UserError("--student and --from are both given", "give one: a fresh student, or a checkpoint to take up")
+    if launched_for(ranks):
+        return
     changes = parse_settings(settings or [], Preset)
-    with resumable(), lock(run, create=False), Display() as display:
+    with training(run) as display:
         folder = RunFolder(run, display)
         folder.distill = out or folder.distill
         if student is not None:
@@ -59,8 +60,5 @@ def distill(
             start = origin.given(start, "--from") if start else stable_checkpoint(folder.pretrain)
             preset = continued(start, tokens).with_changes(changes)
         counts = folder.run_distill(preset, teacher, start, cache, restart).counts
-    typer.echo(
-        f"{folder.distill / counts['checkpoint']}: the teacher spoke from step {counts['taught_from_step']:,} to"
-        f" {counts['steps']:,}, {counts['valid_bits_per_byte']:.3f} bits per byte on held-out files; see"
-        f" {folder.distill / 'loss.png'}"
-    )
+    heard = f"heard the teacher from step {counts['taught_from_step']:,} to {counts['steps']:,}"
+    typer.echo(f"{heard}; {summary(folder.distill, counts)}")

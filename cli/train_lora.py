@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from cli.train_shared import Ranks, Restart, Set, summary
+
 
 def lora(
     run: Annotated[Path, typer.Option(metavar="RUN", help="A run folder with the corpus of your code.")],
@@ -13,12 +15,11 @@ def lora(
         int | None, typer.Option(min=1, help="Train on so many tokens. Default: lora.epochs times yours.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train this long; a measurement sets the budget.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as lora.r=8.")
-    ] = None,
+    settings: Set = None,
     merge: Annotated[bool, typer.Option("--merge/--no-merge", help="Write base and adapter as one model too.")] = True,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the training goes. Default: RUN/lora.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away the training that DIR holds.")] = False,
+    ranks: Ranks = 1,
+    restart: Restart = False,
 ) -> None:
     """Teach a base model your code by a low-rank adapter, into RUN/lora.
 
@@ -27,26 +28,29 @@ def lora(
 
     Example: codelm train lora --run runs/my-code --base runs/mine/pretrain
     """
-    from cli.progress import Display
-    from cli.stages import RunFolder, resumable
+    from cli.ranks import launched_for
+    from cli.stages import RunFolder, training
     from codelm.config.options import parse_settings
     from codelm.config.preset import Preset
-    from codelm.stage import lock
     from codelm.tokenizer import find
     from training import origin
+    from training.engine import ranks as processes
     from training.lora import GGUF, preset_of
 
+    if launched_for(ranks):
+        return
     base = origin.given(base, "--base")
     preset = preset_of(base).with_changes(parse_settings(settings or [], Preset)).with_training(tokens=tokens, minutes=minutes)
-    with resumable(), lock(run, create=False), Display() as display:
+    with training(run) as display:
         folder = RunFolder(run, display)
         folder.lora = out or folder.lora
-        if not folder.tokenizer.exists():
-            folder.take_tokenizer(find(base))
-        folder.encode()
+
+        def encode() -> None:
+            if not folder.tokenizer.exists():
+                folder.take_tokenizer(find(base))
+            folder.encode()
+
+        processes.Ranks().first(encode)
         counts = folder.run_lora(preset, base, restart, merge).counts
-    typer.echo(
-        f"{folder.lora / GGUF}: {counts['trained_parameters']:,} of {counts['parameters']:,} parameters trained on"
-        f" {counts['tokens']:,} tokens, {counts['epochs']} epochs, {counts['valid_bits_per_byte']:.3f} bits per byte on"
-        f" held-out files; the model is {folder.lora / counts['checkpoint']}"
-    )
+    trained = f"{counts['trained_parameters']:,} of {counts['parameters']:,} parameters trained"
+    typer.echo(f"{trained}, {folder.lora / GGUF}; {summary(folder.lora, counts)}")

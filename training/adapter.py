@@ -1,5 +1,6 @@
 """Low-rank adapters in a transformers model, by PEFT: laid in, written in PEFT's layout, read back, merged."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,4 +59,6 @@ def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 def merged(base: Path, adapter: Path) -> Any:
     """The base in float32 with the adapter's updates added to its weights."""
-    return peft.PeftModel.from_pretrained(load_model(base), str(adapter)).merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers in its old way whether it checkpoints
+        return peft.PeftModel.from_pretrained(load_model(base), str(adapter)).merge_and_unload()

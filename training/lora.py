@@ -100,7 +100,10 @@ def lora(
         counts = loop.to_the_end()
         loop.engine.world.first(lambda: write_results(folder, preset, base, folder / counts["checkpoint"], merge))
         facts = {"parameters": parameter_count(preset.model), "trained_parameters": trained, "base": str(base)}
-        return facts | counts | ({"checkpoint": MERGED} if merge else {})
+        if merge:
+            best = counts["best_checkpoint"]
+            counts |= {"checkpoint": MERGED, "best_checkpoint": MERGED if best == counts["checkpoint"] else best}
+        return facts | counts
 
     def reopen() -> None:
         """What was trained but not merged goes on from the end of its training."""
