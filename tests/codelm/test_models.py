@@ -74,6 +74,26 @@ def test_flops_are_six_a_matrix_parameter_and_attention(tiny_preset: Preset) -> 
     assert flops_per_token(model) == flops_per_token(with_architecture(model, "qwen3")) == 6 * matrices + attention
 
 
+@pytest.mark.parametrize(("architecture", "name"), [("llama", "MistralForCausalLM"), ("qwen3", "Qwen3ForCausalLM")])
+def test_a_window_needs_no_model_of_our_own(tiny_preset: Preset, tmp_path: Path, architecture: str, name: str) -> None:
+    plain = with_architecture(tiny_preset.model, architecture)
+    windowed = ModelConfig.model_validate(plain.model_dump() | {"sliding_window": 8})
+    built = build_model(windowed, 0, 1)
+    assert type(built).__name__ == name
+    assert built.state_dict().keys() == build_model(plain, 0, 1).state_dict().keys()
+    built.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path).eval()
+    assert loaded.config.sliding_window == 8
+    ids = torch.arange(64)[None]
+    with torch.no_grad():
+        before = loaded(input_ids=ids).logits[0, -1]
+        # two layers of 8 see 15 tokens back
+        ids[0, : 64 - 15] = 5
+        assert torch.allclose(loaded(input_ids=ids).logits[0, -1], before, atol=1e-5)
+        ids[0, 64 - 15] = 5
+        assert not torch.allclose(loaded(input_ids=ids).logits[0, -1], before, atol=1e-5)
+
+
 def test_a_window_saves_flops_of_attention(tiny_preset: Preset) -> None:
     model = tiny_preset.model
     windowed = ModelConfig.model_validate(model.model_dump() | {"sliding_window": 128})
