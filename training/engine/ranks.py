@@ -50,12 +50,12 @@ class Ranks:
         return answer[0]
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether it is set on any rank."""
+        """For each flag, whether it is set on any rank; without one, the ranks wait for each other."""
         if self.count == 1:
             return flags
-        said = torch.tensor(flags, dtype=torch.int32)
+        said = torch.tensor([*flags, False], dtype=torch.int32)  # without a flag, it still waits for all
         dist.all_reduce(said, op=dist.ReduceOp.MAX)
-        return tuple(bool(flag) for flag in said.tolist())
+        return tuple(bool(flag) for flag in said.tolist()[:-1])
 
     def gather(self, value: int) -> list[int]:
         """The value of every rank."""
