@@ -28,6 +28,14 @@ TIED = "lm_head.weight"
 """The head, which is stored once, as the embedding."""
 
 
+class LossScale(NamedTuple):
+    """By what losses are multiplied, so that float16 can hold their gradients."""
+
+    factor: float
+    good_steps: int
+    """since it last changed; after some thousands it grows"""
+
+
 class State(NamedTuple):
     """What a run needs to go on, in the form that a single process has it in."""
 
@@ -37,7 +45,7 @@ class State(NamedTuple):
     """of what is trained, by the names of the transformers model, the tied head once"""
     moments: dict[str, dict[str, torch.Tensor]]
     """what the optimiser remembers of each parameter"""
-    loss_scale: float | None
+    loss_scale: LossScale | None
     """of a run in float16"""
 
 
@@ -136,4 +144,5 @@ def read(path: Path, model: torch.nn.Module) -> State:
         raise UserError(f"{path} is a checkpoint of another model", "give another --run, or --restart")
     moments = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
     facts = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return State(step_of(path), weights, moments, facts["loss_scale"])
+    scale = facts["loss_scale"]
+    return State(step_of(path), weights, moments, LossScale(*scale) if scale else None)

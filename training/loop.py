@@ -1,6 +1,7 @@
 """The one loop: steps from where a run stands to the end of its budget. What is trained, and on what, others say."""
 
 import contextlib
+import json
 import signal
 import threading
 import zlib
@@ -14,12 +15,14 @@ from codelm.config.pretrain import PretrainConfig
 from codelm.corpus.tokens import TokenShard
 from codelm.errors import UserError
 from codelm.progress import Progress
+from codelm.stage import write_atomically
 from codelm.tokenizer import Tokenizer
 from training import checkpoint
 from training.budget import Budget, measure
 from training.data import PackedSamples, Sample, StepBatches, loader
-from training.engine import Engine
+from training.engine import Engine, NotFiniteError
 from training.loss import IGNORE, KINDS
+from training.run_folder import NOT_FINITE, found
 from training.schedule import decay_steps, learning_rate_share
 from training.watch import Step, Watcher
 
@@ -127,9 +130,30 @@ class Loop:
                 share = learning_rate_share(watcher.done, watcher.budget.steps, self.config)
                 with watcher.clock.spent_on("data"):
                     batch = self.next_batch(batches)
-                ended = watcher.after_step(
-                    self.step(batch, watcher.done, share), interrupted.is_set() or self.engine.world.orphaned()
-                )
+                step = self.step(batch, watcher.done, share)
+                try:
+                    ended = watcher.after_step(step, interrupted.is_set() or self.engine.world.orphaned())
+                except NotFiniteError as error:
+                    raise self.not_finite(error.step) from None
+
+    def not_finite(self, step: int) -> UserError:
+        """What a user is told of a step, counted from 0, that broke the model; all of it is in `not_finite.json`."""
+        first, after = step * self.config.batch_size, (step + 1) * self.config.batch_size
+        documents = list(dict.fromkeys(place for i in range(first, after) for place in self.samples.documents(i)))
+        if self.engine.leads:
+            facts = {"step": step + 1, "samples": [first, after - 1], "documents": documents}
+            write_atomically(self.folder / NOT_FINITE, json.dumps(facts, indent=2) + "\n")
+        shown = ", ".join(documents[:3]) + (f" and {len(documents) - 3:,} more" if len(documents) > 3 else "")
+        fix = "begin anew with --restart and a lower pretrain.learning_rate"
+        if good := found(self.folder):  # what is broken is not saved
+            fix = f"the last good checkpoint is {good[-1]}: begin with it elsewhere (--out, --init) at a lower learning rate"
+            if self.engine.precision != "no":
+                fix += ", or go on from it with --set pretrain.engine.precision=no"
+        return UserError(
+            f"the loss or the gradient of step {step + 1:,} is no finite number; it read samples {first:,} to {after - 1:,}, of"
+            f" {shown} ({self.folder / NOT_FINITE} names all)",
+            fix,
+        )
 
     def next_batch(self, batches: Iterator[Sample]) -> list[Sample]:
         """This rank's micro-batches of the next step."""

@@ -134,11 +134,13 @@ class Watcher:
     def after_step(self, step: Step, interrupted: bool) -> bool:
         """Logs, evaluates and saves what is due; returns whether the run ends here. All ranks call it after each step.
 
-        Raises KeyboardInterrupt if a rank was interrupted, with a checkpoint written.
+        Raises KeyboardInterrupt if a rank was interrupted, with a checkpoint written; NotFiniteError if what is due would look
+        at a model that is broken.
         """
         self.done += 1
         ends = self.done == self.budget.steps
         if self.done % self.config.watch.log_every == 0 or ends:
+            self.engine.check_finite()
             self.log_step(step)
         overdue = self.leads and time.monotonic() - self.saved > self.config.watch.checkpoint_seconds
         overdue, interrupted, stopped = self.engine.agree(overdue, interrupted, self.stop is not None)
@@ -185,6 +187,7 @@ class Watcher:
 
     def evaluate(self) -> None:
         """A row of what the model is worth on held-out files. Every rank computes it, for a model may be spread over them."""
+        self.engine.check_finite()
         started = time.monotonic()
         with self.clock.spent_on("evaluation"), self.engine.evaluating() as model:
             scores = self.evaluation(model)

@@ -27,6 +27,15 @@ Objective = Callable[[Any, PretrainConfig, Compiled | None], LossModel]
 """Makes what is trained of a model, the settings, and what of it is compiled."""
 
 
+class NotFiniteError(Exception):
+    """The loss or the gradient of a step is no finite number: its weights are not to be kept."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+        """counted from 0"""
+
+
 class Engine:
     """Model, optimiser, device and ranks: one CPU or GPU, or several processes by their launcher's environment.
 
@@ -47,7 +56,6 @@ class Engine:
         if self.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which transformers loads, warns if it has to guess
         self.precision = precision_of(settings.precision)
-        self.steps = 0
         self.model = model
         name = strategy_of(settings, self.world.count)
         self.why_not_compiled = self._why_not_compiled(config, name)
@@ -57,13 +65,12 @@ class Engine:
         if self.sequence:
             self.sequence.attend(model, self.attention, config.micro_batch_size)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable()
         model.train()
         loss_model = objective(model, config, None if self.why_not_compiled else COMPILED[name])
         self.extras = loss_model.extras
         self.strategy = self._strategy(name, loss_model, optimizer, config)
-        self._broken_at = torch.full((), -1, device=self.device)
-        self._sound = torch.ones((), dtype=torch.bool, device=self.device)
+        self._begin_at(0)
 
     def _why_not_compiled(self, config: PretrainConfig, name: StrategyName) -> str | None:
         if not config.engine.compile:
@@ -141,15 +148,19 @@ class Engine:
         if (scale := self.strategy.loss_scale) is None:
             self._sound &= torch.as_tensor(norm, device=self.device).isfinite()
         else:  # a gradient that float16 cannot hold is met by a smaller scale, but not for ever
-            self._sound &= scale >= 1
+            self._sound &= scale.factor >= 1
         self._broken_at = torch.where((self._broken_at < 0) & ~self._sound, self.steps, self._broken_at)
         self.steps += 1
         return norm
 
-    def broken_at(self) -> int | None:
-        """The first step, counted from 0, whose loss or gradient was no finite number on any rank. All ranks call it."""
-        steps = self.world.gather(int(self._broken_at))
-        return min((step for step in steps if step >= 0), default=None)
+    def check_finite(self) -> None:
+        """Raises NotFiniteError of the first step, on any rank, whose loss or gradient was no finite number.
+
+        All ranks call it, when they look at the model or keep it: what is asked of the device each step would make it wait.
+        """
+        steps = [step for step in self.world.gather(int(self._broken_at)) if step >= 0]
+        if steps:
+            raise NotFiniteError(min(steps))
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Values summed over those that share out the samples, on the CPU."""
@@ -159,7 +170,7 @@ class Engine:
     def forget(self) -> None:
         """Makes the optimiser as it was before its first step; for steps at a learning rate of 0, which change no weight."""
         self.strategy.forget()
-        self.steps = 0
+        self._begin_at(0)
 
     def agree(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, raised on all ranks if any rank raises it: what one decides, all do."""
@@ -186,7 +197,8 @@ class Engine:
             self.model.set_attn_implementation(attention_before)
 
     def save(self, folder: Path, step: int) -> Path:
-        """Writes `folder/checkpoint-<step>`; all ranks call it, one writes."""
+        """Writes `folder/checkpoint-<step>`; all ranks call it, one writes. Raises NotFiniteError as `check_finite` does."""
+        self.check_finite()
         state = checkpoint.State(step, self.strategy.weights(), self.strategy.moments(), self.strategy.loss_scale)
         return self.world.first(lambda: checkpoint.save(folder, state, self.model))
 
@@ -196,5 +208,11 @@ class Engine:
         self.strategy.load(state.weights, state.moments)
         if state.loss_scale is not None:
             self.strategy.loss_scale = state.loss_scale
-        self.steps = state.step
+        self._begin_at(state.step)
         return state.step
+
+    def _begin_at(self, step: int) -> None:
+        self.steps = step
+        self._broken_at = torch.full((), -1, device=self.device)
+        """the first step that was not sound; −1: none"""
+        self._sound = torch.ones((), dtype=torch.bool, device=self.device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from training.checkpoint import LossScale
 from training.data import Sample
 from training.engine.loss_model import LossModel
 from training.engine.precision import autocast
@@ -64,12 +65,12 @@ class Strategy(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def loss_scale(self) -> float | None:
+    def loss_scale(self) -> LossScale | None:
         """What losses are multiplied by in float16; None in wider formats."""
 
     @loss_scale.setter
     @abc.abstractmethod
-    def loss_scale(self, value: float) -> None: ...
+    def loss_scale(self, value: LossScale) -> None: ...
 
 
 class Replicated(Strategy):
@@ -153,12 +154,17 @@ class Replicated(Strategy):
         clear(self.optimizer)
 
     @property
-    def loss_scale(self) -> float | None:
-        return float(self.scaler.get_scale()) if self.scaler.is_enabled() else None
+    def loss_scale(self) -> LossScale | None:
+        if not self.scaler.is_enabled():
+            return None
+        state = self.scaler.state_dict()
+        return LossScale(float(state["scale"]), int(state["_growth_tracker"]))
 
     @loss_scale.setter
-    def loss_scale(self, value: float) -> None:
-        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=value, enabled=self.scaler.is_enabled())
+    def loss_scale(self, value: LossScale) -> None:
+        if self.scaler.is_enabled():
+            state = self.scaler.state_dict() | {"scale": value.factor, "_growth_tracker": value.good_steps}
+            self.scaler.load_state_dict(state)
 
 
 @torch.no_grad()

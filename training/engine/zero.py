@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from codelm.errors import UserError
+from training.checkpoint import LossScale
 from training.data import Sample
 from training.engine.loss_model import LossModel
 from training.engine.strategy import Moments, Strategy, Weights, clear
@@ -114,13 +115,17 @@ class Zero(Strategy):
         clear(self.optimizer)
 
     @property
-    def loss_scale(self) -> float | None:
-        return float(self.zero.loss_scale) if self.engine.fp16_enabled() else None
+    def loss_scale(self) -> LossScale | None:
+        if not self.engine.fp16_enabled():
+            return None
+        scaler = self.zero.loss_scaler
+        return LossScale(float(scaler.cur_scale), scaler.cur_iter - scaler.last_overflow_iter - 1)
 
     @loss_scale.setter
-    def loss_scale(self, value: float) -> None:
+    def loss_scale(self, value: LossScale) -> None:
         if self.engine.fp16_enabled():
-            self.zero.loss_scaler.cur_scale = value
+            scaler = self.zero.loss_scaler
+            scaler.cur_scale, scaler.last_overflow_iter, scaler.cur_iter = value.factor, -1, value.good_steps
 
 
 def put_whole(parameter: torch.nn.Parameter, value: torch.Tensor, key: str | None) -> None:
