@@ -39,11 +39,6 @@ def why_not(config: PretrainConfig, model: ModelConfig, ranks: int, device: str)
         return UserError("engine.precision fp16 is for GPUs", "set engine.precision to bf16 or no, or leave it at auto")
     if error := why_not_in_sequence(engine, model, ranks):
         return error
-    if engine.sequence_parallel > 1 and config.data.document_mask:
-        return UserError(
-            "data.document_mask needs whole sequences, engine.sequence_parallel cuts them into parts",
-            "set engine.sequence_parallel to 1, or data.document_mask to false",
-        )
     per_pass = ranks // engine.sequence_parallel * config.micro_batch_size
     if config.batch_size % per_pass:
         return UserError(

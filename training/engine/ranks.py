@@ -10,6 +10,7 @@ import torch.distributed as dist
 from codelm.errors import UserError
 
 T = TypeVar("T")
+BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 class Ranks:
@@ -79,6 +80,4 @@ def connect() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("cpu:gloo,cuda:nccl")
-    else:
-        dist.init_process_group("gloo")
+    dist.init_process_group(BACKEND)

@@ -6,10 +6,10 @@ import torch
 import torch.distributed as dist
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from codelm.errors import UserError
 from training import attention
 from training.data import Sample
 from training.engine.ranks import Ranks
+from training.engine.zero import loaded
 
 NAME = "codelm_ulysses"
 
@@ -34,12 +34,9 @@ class SharedSequence:
 
         Raises UserError without DeepSpeed.
         """
-        try:
-            from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
-        except ImportError as error:
-            raise UserError(
-                "engine.sequence_parallel needs DeepSpeed", "install codelm[gpu], or set engine.sequence_parallel to 1"
-            ) from error
+        loaded("engine.sequence_parallel needs DeepSpeed", "set it to 1")
+        from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
+
         shape = model.config
         ulysses = UlyssesSPAttentionHF(
             whole_sequences if name == "sdpa" else AttentionInterface()[attention.registered(name)],

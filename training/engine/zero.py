@@ -1,17 +1,21 @@
 """DeepSpeed's ZeRO: optimiser state and gradients cut up (stage 2), and the weights too (stage 3). arXiv 1910.02054."""
 
+import os
+import warnings
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import yaml
 
 from codelm.errors import UserError
 from training.checkpoint import LossScale
 from training.data import Sample
 from training.engine.loss_model import LossModel
+from training.engine.ranks import BACKEND
 from training.engine.strategy import Moments, Strategy, Weights, clear
 
 OURS = (
@@ -143,7 +147,7 @@ def put_part(parameter: Any, value: torch.Tensor, key: str | None) -> None:
     """Sets this rank's part of a parameter that is cut up, or of its optimiser state `key`; the last part is padded."""
     from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
-    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank(parameter.ds_process_group)
+    size, rank = parameter.ds_tensor.numel(), dist.get_rank(parameter.ds_process_group)
     part = value.flatten()[rank * size : (rank + 1) * size]
     part = torch.nn.functional.pad(part, (0, size - len(part)))
     if key is not None:
@@ -180,14 +184,25 @@ def configuration(stage: int, path: Path | None) -> dict[str, Any]:
 
 def initialize(model: LossModel, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Any:
     """A DeepSpeed engine. Raises UserError if DeepSpeed is missing or refuses the settings."""
-    try:
-        import deepspeed
-        import deepspeed.ops
-    except ImportError as error:
-        raise UserError("engine.strategy zero2 and zero3 need DeepSpeed", "install codelm[gpu], or set it to fsdp2") from error
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled first; gloo is there
+    deepspeed = loaded("engine.strategy zero2 and zero3 need DeepSpeed", "set it to fsdp2")
     try:
         return deepspeed.initialize(model=model, optimizer=optimizer, config=settings)[0]
     except (ValueError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"DeepSpeed refuses its settings ({reason})", "correct the file of engine.deepspeed_config") from error
+
+
+def loaded(what: str, instead: str) -> Any:
+    """The package deepspeed, in the process group of this process. Raises UserError, which says `what`, if it is missing."""
+    try:
+        import deepspeed
+        import deepspeed.ops
+    except ImportError as error:
+        raise UserError(what, f"install codelm[deepspeed], or {instead}") from error
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # calls that torch has renamed
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled first; gloo is there
+    if not dist.is_initialized():  # one process alone
+        os.environ.setdefault("LOCAL_RANK", "0")
+        dist.init_process_group(BACKEND, store=dist.HashStore(), rank=0, world_size=1)
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    return deepspeed

@@ -77,11 +77,3 @@ def test_sequences_that_ranks_can_share(ranks: int, share: int) -> None:
 def test_the_strategy_that_is_meant(strategy: str, ranks: int, meant: str) -> None:
     engine = NANO.with_training(engine={"strategy": strategy}).pretrain.engine
     assert strategy_of(engine, ranks) == meant
-
-
-def test_documents_apart_need_whole_sequences() -> None:
-    sequence = {"sequence_parallel": 2, "micro_batch_size": 1}
-    error = error_of(2, batch_size=4, engine=sequence, data={"document_mask": True})
-    assert error
-    assert "data.document_mask needs whole sequences" in error.message
-    assert not error_of(2, batch_size=4, engine=sequence)
