@@ -64,7 +64,7 @@ def evaluate(
         about = model or checkpoint
         folder.evaluate = evaluation_folder(folder, stage, about)
         first = system_at(about) if about else folder.trained_model(stage)
-        systems = [first, *(folder.baselines() if baselines else ()), *map(system_at, beside or ())]
+        systems = [first, *(folder.baselines(stage) if baselines else ()), *map(system_at, beside or ())]
         names = [system.name for system in systems]
         if repeated := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f"{repeated} would stand in the table twice", "give each model once")

@@ -21,6 +21,8 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 EXAMPLE = "import json\n\n\ndef read_settings(path):\n    with open(path) as file:\n        return "
 """What the new model is first asked to go on with."""
 START_SECONDS = 60
+PLACES = 128
+"""Cursors of each kind that the new model is measured at: it should not take as long as a short training."""
 
 
 @app.command()
@@ -55,6 +57,7 @@ def quickstart(
     from cli.serve import listen
     from cli.stages import RunFolder, resumable
     from codelm.config.preset import load_preset
+    from codelm.evaluation.evaluate import EvaluateConfig
     from codelm.stage import lock
 
     settings = load_preset(preset).with_training(minutes=minutes)
@@ -70,7 +73,7 @@ def quickstart(
             "tokenizer": folder.train_tokenizer(settings),
             "tokens": folder.encode(),
             "pretrain": folder.run_pretrain(settings, restart),
-            "evaluate": folder.run_evaluate(),
+            "evaluate": folder.run_evaluate(EvaluateConfig(places=PLACES)),
             "export": folder.run_export(),
         }
     typer.echo(summary(stages, folder))

@@ -106,18 +106,20 @@ class RunFolder:
             return evaluate(self.evaluate, config or EvaluateConfig(), systems, held_out, progress, infilling)
 
     def trained_model(self, stage: str = "pretrain") -> "TrainedModel":
-        """The checkpoint that a training stage ended with, to be evaluated."""
+        """The checkpoint that a training stage ended with, to be evaluated; of a LoRA, the model that it was merged into."""
         from codelm.evaluation.systems import TrainedModel
         from codelm.tokenizer import FILE
 
-        checkpoint = self.checkpoint(stage)
+        merged = self.path / stage / "merged"
+        checkpoint = merged if merged.is_dir() else self.checkpoint(stage)
         return TrainedModel(load_preset(str(checkpoint.parent / "preset.yaml")).name, checkpoint, self.tokenizer / FILE)
 
-    def baselines(self) -> "list[System]":
-        """What any model stands beside, on the run's own corpus."""
+    def baselines(self, stage: str = "pretrain") -> "list[System]":
+        """What any model stands beside, on the run's own corpus, in windows of the context of a training stage's model."""
         from codelm.evaluation.baselines import Ngram, SimilarLine
 
-        return [Ngram(self.tokens, self.tokenizer, self.preset().model.context_length), SimilarLine()]
+        window = load_preset(str(self.path / stage / "preset.yaml")).model.context_length
+        return [Ngram(self.tokens, self.tokenizer, window), SimilarLine()]
 
     def run_export(self, context: int | None = None) -> Manifest:
         """The bundle of that checkpoint, with the scores of its evaluation.

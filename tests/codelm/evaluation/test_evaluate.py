@@ -8,6 +8,7 @@ import pytest
 
 from codelm.config.preset import Preset
 from codelm.errors import UserError
+from codelm.evaluation import held_out as module
 from codelm.evaluation.baselines import Ngram, SimilarLine
 from codelm.evaluation.evaluate import ANSWERS, FILE, PLOT, EvaluateConfig, evaluate
 from codelm.evaluation.held_out import HeldOut
@@ -126,3 +127,11 @@ def test_another_tokenizer_is_given_the_same_text(
     copy = take(tmp_path / "copy", tokenizer_dir / TOKENIZER_FILE)
     assert copy.counts["vocab_size"] == 1_024
     assert held_out.shard(Tokenizer(tmp_path / "copy" / TOKENIZER_FILE)) is own, "known by what is in it"
+
+
+def test_of_a_large_split_a_part_is_read(corpus: Path, tokens_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = HeldOut(corpus, tokens_dir).counts()
+    monkeypatch.setattr(module, "MAX_BYTES", whole["bytes"] // 2)
+    part = HeldOut(corpus, tokens_dir)
+    assert 0 < len(part.texts) < whole["files"]
+    assert part.texts == HeldOut(corpus, tokens_dir).texts
