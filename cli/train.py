@@ -9,6 +9,7 @@ from cli.train_distill import distill
 from cli.train_lora import lora
 from cli.train_plan import plan
 from cli.train_shared import Ranks, Restart, Set, summary
+from cli.train_stages import stages
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -19,6 +20,7 @@ def train() -> None:
 
 
 app.command()(plan)
+app.command()(stages)
 
 
 @app.command()

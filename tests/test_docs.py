@@ -10,6 +10,7 @@ import yaml
 from codelm.config.corpus import CorpusConfig, Settings
 from codelm.config.data import DataConfig, FimConfig
 from codelm.config.preset import load_preset
+from codelm.config.stages import StagesConfig
 from codelm.config.watch import WatchConfig
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +65,12 @@ def test_the_guide_to_training_has_settings_that_load_and_those_of_the_data_with
     watch = next(values["pretrain"]["watch"] for values in presets if "log_every" in values["pretrain"].get("watch", {}))
     assert set(watch) == set(WatchConfig.model_fields)
     assert WatchConfig(**watch) == WatchConfig()
+
+
+def test_the_guide_to_training_has_stages_that_load() -> None:
+    (values,) = [values for values in settings_in(ROOT / "docs" / "training.md") if "stages" in values]
+    for stage in StagesConfig.model_validate(values).stages:
+        stage.resolved()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -70,7 +70,7 @@ class Redaction(Settings):
     """What is replaced inside a file. Licence headers are never touched."""
 
     secrets: bool = Field(default=True, description="keys, tokens and passwords, by the rules of data/secrets.yaml")
-    emails: bool = True
+    emails: bool = Field(default=True, description="addresses of people")
     ip_addresses: bool = Field(default=True, description="public ones")
     names: bool = Field(default=True, description="personal names in author lines")
 
@@ -115,18 +115,18 @@ class Balance(Settings):
 class Slurm(Settings):
     """Where and how jobs run, for `execution.kind: slurm`."""
 
-    partition: str = "cpu"
-    time: str = "04:00:00"
-    cpus_per_task: int = Field(default=1, ge=1)
-    mem_per_cpu_gb: int = Field(default=4, ge=1)
-    qos: str = "normal"
+    partition: str = Field(default="cpu", description="of the cluster")
+    time: str = Field(default="04:00:00", description="at the most, of a job")
+    cpus_per_task: int = Field(default=1, ge=1, description="cores of a task")
+    mem_per_cpu_gb: int = Field(default=4, ge=1, description="gigabytes for each core")
+    qos: str = Field(default="normal", description="quality of service, as the cluster names it")
     sbatch_args: dict[str, str] = Field(default={}, description="more options of sbatch")
 
 
 class Execution(Settings):
     """Who does the work. Nothing in here changes the result."""
 
-    kind: Literal["local", "slurm", "ray"] = "local"
+    kind: Literal["local", "slurm", "ray"] = Field(default="local", description="processes here, jobs of Slurm, tasks of Ray")
     workers: int = Field(default=0, ge=0, description="tasks at once; 0: as many as this machine has cores")
     piece_mb: int = Field(default=8, ge=1, description="megabytes of source in a task, the smallest part that is done again")
     slurm: Slurm = Slurm()

@@ -17,7 +17,9 @@ class LoraConfig(Settings):
     alpha: float = Field(32.0, gt=0, description="the update is multiplied by alpha / r")
     dropout: Share = Field(0.0, description="of what goes into the adapter; 0.05 to 0.1 for little code read many times")
     target_modules: tuple[Target, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="matrices of a block that get an adapter",
     )
     quantize: Literal["none", "nf4"] = Field(
         "none", description="nf4: the base in 4 bits while it is trained upon (QLoRA, arXiv 2305.14314; wants bitsandbytes)"

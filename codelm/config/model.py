@@ -24,18 +24,18 @@ class ModelConfig(Settings):
     """The shape of a decoder-only transformer: RMSNorm, SwiGLU, RoPE, grouped-query attention, tied embeddings."""
 
     architecture: Literal["llama", "qwen3"] = Field(description="qwen3 is llama with RMS-normed queries and keys")
-    layers: int = Field(gt=0)
+    layers: int = Field(gt=0, description="decoder blocks, one after the other")
     width: int = Field(gt=0, description="of the residual stream; a multiple of 256, so that K-quants apply")
-    heads: int = Field(gt=0)
-    kv_heads: int = Field(gt=0)
-    head_dim: int = Field(gt=0)
+    heads: int = Field(gt=0, description="of the queries; they share out the width")
+    kv_heads: int = Field(gt=0, description="of keys and values; a divisor of heads")
+    head_dim: int = Field(gt=0, description="width of a head; heads × head_dim a multiple of 256 too")
     ffn: int = Field(gt=0, description="inner width of the SwiGLU; a multiple of 256 as well")
-    vocab_size: int = Field(gt=0)
+    vocab_size: int = Field(gt=0, description="entries of the embedding, as many as the tokenizer has")
     context_length: int = Field(gt=0, description="tokens seen at once, in training and in serving")
-    rope_theta: float = Field(10_000.0, gt=0)
+    rope_theta: float = Field(10_000.0, gt=0, description="base of the wavelengths that tell positions apart")
     rope_scaling: RopeScaling | None = Field(None, description="for a context longer than the trained one")
     sliding_window: int | None = Field(None, gt=0, description="tokens that a token sees back; None: all")
-    norm_eps: float = Field(1e-6, gt=0)
+    norm_eps: float = Field(1e-6, gt=0, description="added to the mean square in RMSNorm")
 
     @property
     def rope_base(self) -> float:

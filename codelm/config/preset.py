@@ -31,8 +31,8 @@ class TokenizerConfig(Settings):
 class Preset(Settings):
     """What `--preset` names."""
 
-    name: str
-    description: str
+    name: str = Field(description="of the files that are exported")
+    description: str = Field(description="one line, for the model card")
     model: ModelConfig
     tokenizer: TokenizerConfig
     pretrain: PretrainConfig

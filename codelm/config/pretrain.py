@@ -13,7 +13,7 @@ from codelm.config.watch import WatchConfig
 class PretrainConfig(Settings):
     """One pretraining run."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the first weights, the order of the data and its spans, and dropout")
     tokens: int | None = Field(None, gt=0, description="token budget; without one, give minutes")
     minutes: float | None = Field(None, gt=0, description="turned into a token budget by a short measurement")
     batch_size: int = Field(gt=0, description="sequences of an optimiser step, over all ranks and micro-batches")

@@ -65,6 +65,13 @@ class Sft(Settings):
     samples: int = Field(0, ge=0, description="pairs of instruction and answer; 0: none")
 
 
+class Evaluation(Settings):
+    """How closely the result of a stage is looked at."""
+
+    tokens: int = Field(100_000, gt=0, description="of the validation split, for bits per byte")
+    places: int = Field(256, gt=0, description="cursors for whole lines, and as many for ends of lines")
+
+
 class Gate(Settings):
     """What the evaluation of a stage must say, or the stages after it do not begin."""
 
@@ -87,10 +94,11 @@ class Stage(Settings):
     pretrain: dict[str, Any] = Field({}, description="changes of the preset's training, first of all its tokens")
     parameters: tuple[int, int] | None = Field(None, description="least and most parameters of its budget")
     report: ReportShape | None = Field(None, description="the shape for --shape report")
-    hardware: Hardware = Field(Hardware(), description="devices")
-    data: Data = Field(Data(), description="corpus")
-    sft: Sft = Field(Sft(), description="fine-tuning")
-    gate: Gate = Field(Gate(), description="when the next stage may begin")
+    hardware: Hardware = Hardware()
+    data: Data = Data()
+    sft: Sft = Sft()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
     rounds: int = Field(2, ge=1, description="trainings of this stage, each after a look at the one before, at least")
     review: list[str] = Field([], description="what to look at before the next round")
     stop: list[str] = Field([], description="when to end the rounds, or the whole way")

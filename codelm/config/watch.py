@@ -28,7 +28,7 @@ class Divergence(Settings):
 class Floor(Settings):
     """Ends a run that is worse than it must be, such as than the stage before it was."""
 
-    score: Score = "bits_per_byte"
+    score: Score = Field("bits_per_byte", description="of the light evaluations")
     value: float = Field(ge=0, description="what the best evaluation so far has to reach")
     share: Share = Field(0.5, description="of the steps, by when")
 

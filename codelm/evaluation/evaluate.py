@@ -29,7 +29,7 @@ INFILLING = "infilling"
 class EvaluateConfig(Settings):
     """How much is looked at."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, description="draws the places")
     tokens: int = Field(100_000, gt=0, description="of the validation split, for bits per byte")
     places: int = Field(256, gt=0, description="cursors for whole lines, and as many for ends of lines")
 

@@ -323,7 +323,7 @@ def warnings(plan: StagePlan) -> list[str]:
         )
     if plan.tokens and plan.tokens < DEFAULT_TOKENS_PER_PARAMETER * plan.parameters and not plan.continues:
         said.append(
-            f"{plan.tokens / plan.parameters:.1f} tokens a parameter; {DEFAULT_TOKENS_PER_PARAMETER} are the least that pay"
+            f"{plan.tokens / plan.parameters:.2g} tokens a parameter; {DEFAULT_TOKENS_PER_PARAMETER} are the least that pay"
             " off (arXiv 2203.15556)"
         )
     if plan.hours is not None and plan.max_hours is not None and plan.hours > plan.max_hours:

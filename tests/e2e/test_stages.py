@@ -1,0 +1,101 @@
+"""Two tiny stages by the real command: killed at any moment, the same command goes on, and in the end nothing is left to do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.e2e
+
+LITTLE = {"tokens": 8_192, "places": 16}
+STAGES = {
+    "description": "Two tiny stages",
+    "stages": [
+        {
+            "id": "0", "name": "one", "aim": "to begin", "preset": "tiny.yaml",
+            "pretrain": {"tokens": 40_960}, "evaluation": LITTLE,
+        },
+        {
+            "id": "1", "name": "two", "aim": "to go on", "after": "0", "preset": "tiny.yaml", "model": {"layers": 3},
+            "pretrain": {"tokens": 81_920}, "sft": {"samples": 10}, "evaluation": LITTLE,
+        },
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def project(run: Path, tokens_dir: Path, tmp_path: Path) -> Path:
+    """A run folder with the session's data, and the stages beside it."""
+    (tmp_path / "run").mkdir()
+    for name in ("corpus", "tokenizer", "tokens"):
+        (tmp_path / "run" / name).symlink_to(run / name)
+    (tmp_path / "stages.yaml").write_text(yaml.safe_dump(STAGES), encoding="utf-8")
+    tiny = Path(__file__).parent.parent / "fixtures" / "tiny.yaml"
+    (tmp_path / "tiny.yaml").write_text(tiny.read_text(encoding="utf-8"), encoding="utf-8")
+    return tmp_path
+
+
+def start(project: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """The command, in a process group of its own."""
+    command = [sys.executable, "-P", "-m", "cli.main", "train", "stages", "--config", str(project / "stages.yaml")]
+    return subprocess.Popen(
+        [*command, "--run", str(project / "run"), "--execute", "--no-measure", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill_after_a_checkpoint(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """SIGKILL to all of it, as soon as a training has something to go on from."""
+    while not list(folder.glob("checkpoint-*")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_and_gone_on(project: Path) -> None:
+    often = ("--set", "pretrain.watch.checkpoint_seconds=0.01", "--set", "pretrain.watch.keep_checkpoints=1")
+    first, second = project / "run/stages/0-one/round-1", project / "run/stages/1-two/round-1"
+    for killed in (first, second):
+        kill_after_a_checkpoint(start(project, *often), killed / "pretrain")
+        assert not (killed / "review.json").exists()
+    process = start(project)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert "resuming at step" in said
+    assert "stage 0: round-1 is finished, skipped" in said
+
+    one, two = (json.loads((folder / "review.json").read_text(encoding="utf-8")) for folder in (first, second))
+    assert (one["tokens"], two["tokens"]) == (40_960, 81_920)
+    assert one["previous_bits_per_byte"] is None
+    assert two["previous_bits_per_byte"] == one["bits_per_byte"] > two["bits_per_byte"]
+    floor = yaml.safe_load((second / "preset.yaml").read_text(encoding="utf-8"))["pretrain"]["watch"]["early_stop"]["floor"]
+    assert floor["value"] == one["valid_bits_per_byte"]
+    assert [step["said"] for step in two["steps"] if step["name"] == "sft"] == [
+        "skipped: fine-tuning is not part of this version"
+    ]
+    assert {one["name"] for one in two["comparisons"]} >= {"parameters", "tokens/s", "hours", "memory of a device"}
+    assert two["advice"][-1]["what"].startswith("Train another round")
+
+    before = {path: path.stat().st_mtime_ns for path in (project / "run" / "stages").rglob("*") if path.is_file()}
+    process = start(project)
+    assert "stage 1: round-1 is finished, skipped" in process.communicate()[0]
+    after = {path: path.stat().st_mtime_ns for path in (project / "run" / "stages").rglob("*") if path.is_file()}
+    assert {path for path in before if before[path] != after.get(path)} <= {project / "run" / "stages" / ".lock"}
+
+
+def test_a_gate_ends_it(project: Path) -> None:
+    process = start(project, "--set", "gate.min_exact_match=1", "--set", "pretrain.tokens=2048")
+    said = process.communicate()[0]
+    assert process.returncode == 1, said
+    assert "stage 0: the gate is not passed" in said
+    assert not (project / "run" / "stages" / "1-two").exists()

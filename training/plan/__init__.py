@@ -1,0 +1,1 @@
+"""The dry run: what a training would hold, need, take and cost."""

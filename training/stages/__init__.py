@@ -1,0 +1,1 @@
+"""Progressive training: stages in rounds, each planned, trained, evaluated and looked at."""
