@@ -163,7 +163,7 @@ def room_for(folder: Path, needed: int) -> str:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the teacher's targets take {needed / 1e9:.2f} GB, {folder} has room for {free / 1e9:.2f} GB",
+            f"the teacher's targets take {needed / 1e6:,.1f} MB, {folder} has room for {free / 1e6:,.1f} MB",
             "give a folder on another disk with --cache, a smaller distill.top_k, or no --cache: then the teacher runs along",
         )
-    return f"the teacher's targets take {needed / 1e9:.2f} GB of the {free / 1e9:.2f} GB free in {folder}"
+    return f"the teacher's targets take {needed / 1e6:,.1f} MB of the {free / 1e6:,.1f} MB free in {folder}"
