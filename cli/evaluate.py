@@ -9,7 +9,6 @@ import typer
 from codelm.errors import UserError
 
 if TYPE_CHECKING:
-    from cli.stages import RunFolder
     from codelm.evaluation.systems import System
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,7 +61,7 @@ def evaluate(
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         about = model or checkpoint
-        folder.evaluate = evaluation_folder(folder, stage, about)
+        folder.results_of(about.resolve().stem if about else stage)
         first = system_at(about) if about else folder.trained_model(stage)
         systems = [first, *(folder.baselines(stage) if baselines else ()), *map(system_at, beside or ())]
         names = [system.name for system in systems]
@@ -75,12 +74,6 @@ def evaluate(
         return
     Console().print(table(result))
     typer.echo(f"see {folder.evaluate / FILE}, and {folder.evaluate / ANSWERS} for what each wrote")
-
-
-def evaluation_folder(folder: "RunFolder", stage: str, about: Path | None) -> Path:
-    """Where the scores go: what a run ends with has the plain name."""
-    name = about.resolve().stem if about else "" if stage == "pretrain" else stage
-    return folder.evaluate.with_name(f"evaluate-{name}") if name else folder.evaluate
 
 
 def system_at(path: Path) -> "System":

@@ -11,11 +11,12 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 @app.command()
 def export(
     run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with a finished evaluation.")],
+    stage: Annotated[str, typer.Option(metavar="NAME", help="The training that is meant, such as lora.")] = "pretrain",
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens to serve. Default: those of the training; more are reached by YaRN.")
     ] = None,
 ) -> None:
-    """Write f16, Q8_0 and Q4_K_M GGUF and a model card into DIR/export.
+    """Write f16, Q8_0 and Q4_K_M GGUF and a model card into DIR/export; of another stage, into DIR/export-NAME.
 
     Example: codelm export --run runs/mine
     """
@@ -26,8 +27,9 @@ def export(
 
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
-        sizes = folder.run_export(context).counts
-        for note in serving_notes(folder.preset().model, context):
+        folder.results_of(stage)
+        sizes = folder.run_export(context, stage).counts
+        for note in serving_notes(folder.preset(stage).model, context):
             display.say(note)
     for name, size in sizes.items():
         typer.echo(f"{folder.export / name}  {size / 1e6:.1f} MB")

@@ -121,20 +121,20 @@ class RunFolder:
         window = load_preset(str(self.path / stage / "preset.yaml")).model.context_length
         return [Ngram(self.tokens, self.tokenizer, window), SimilarLine()]
 
-    def run_export(self, context: int | None = None) -> Manifest:
-        """The bundle of that checkpoint, with the scores of its evaluation.
+    def run_export(self, context: int | None = None, stage: str = "pretrain") -> Manifest:
+        """The bundle of the checkpoint that a training stage ended with, with the scores of its evaluation.
 
         context: tokens to serve, if not those of the training.
         """
         from codelm.export.export import export
 
         scores = Manifest.read(self.evaluate).counts
-        trained = Manifest.read(self.pretrain)
+        trained = Manifest.read(self.path / stage)
         with self.display.stage("export") as progress:
             return export(
                 self.export,
-                self.preset(),
-                self.checkpoint(),
+                self.preset(stage),
+                self.checkpoint(stage),
                 self.corpus,
                 self.tokenizer,
                 trained,
@@ -144,9 +144,14 @@ class RunFolder:
                 self.evaluate,
             )
 
-    def preset(self) -> Preset:
-        """The preset that the run was pretrained with."""
-        return load_preset(str(self.pretrain / "preset.yaml"))
+    def preset(self, stage: str = "pretrain") -> Preset:
+        """The preset of a training stage."""
+        return load_preset(str(self.path / stage / "preset.yaml"))
+
+    def results_of(self, stage: str) -> None:
+        """Makes evaluation and export those of a training stage: of another than pretraining they carry its name."""
+        if stage != "pretrain":
+            self.evaluate, self.export = (folder.with_name(f"{folder.name}-{stage}") for folder in (self.evaluate, self.export))
 
     def checkpoint(self, stage: str = "pretrain") -> Path:
         """The checkpoint that a training stage ended with. Raises UserError if it has not ended, or if it is damaged."""
@@ -155,8 +160,10 @@ class RunFolder:
         folder = self.path / stage
         name: str | None = Manifest.read(folder).counts.get("checkpoint")
         if not name or not (folder / name).is_dir():
-            raise UserError(f"{folder} holds no finished training", "run `codelm train pretrain` first")
+            raise UserError(f"{folder} holds no finished training", f"run `codelm train {stage}` first")
         verify(folder / name)
+        if not (folder / name / "model.safetensors").is_file():
+            raise UserError(f"{folder} holds an adapter without its base", f"run `codelm train {stage}` again, with --merge")
         return folder / name
 
     def bundle(self) -> Path:

@@ -81,8 +81,9 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            known = COMMANDS.get(folder.name)
-            command = f"{known} --run {folder.parent}" if known else "codelm --help"
+            name, _, about = folder.name.partition("-")  # evaluate-lora: of the stage lora
+            known, option = COMMANDS.get(name), f" --stage {about}" if about in COMMANDS else ""
+            command = f"{known} --run {folder.parent}{option}" if known else "codelm --help"
             raise UserError(f"{folder} holds no finished stage", f"make it with `{command}`") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror})", "look at the rights to it") from error

@@ -145,6 +145,7 @@ def recipe(config: PretrainConfig, trained: Manifest, context: int) -> list[list
     data = config.data
     return [
         ["tokens", f"{counts['tokens']:,} ({counts['epochs']} epochs), {counts['steps']:,} steps, seed {trained.seed}"],
+        *origin(trained),
         ["time", f"{trained.seconds / 3600:.1f} hours"],
         ["batch", f"{config.batch_size} sequences of {context:,} tokens"],
         ["optimiser", f"{muon}, {adamw} for the rest" if config.optimizer == "muon" else adamw],
@@ -160,6 +161,18 @@ def recipe(config: PretrainConfig, trained: Manifest, context: int) -> list[list
         ["mixture", f"by {data.mixture.by}{', another one while the rate decays' if data.anneal else ''}"],
         ["libraries", ", ".join(f"{name} {version}" for name, version in trained.libraries.items())],
     ]
+
+
+def origin(trained: Manifest) -> list[list[str]]:
+    """What a model has from others, as rows of a name and its setting: of a teacher, of the base of an adapter."""
+    config, counts, inputs = trained.config, trained.counts, trained.inputs
+    if lora := config.get("lora"):
+        adapter = f"rank {lora['r']}, {counts['trained_parameters']:,} parameters, laid into `{inputs['base'][:16]}` and merged"
+        return [["adapter", adapter]]
+    if distill := config.get("distill"):
+        weight = f"{distill['alpha']:.0%} of the loss, by its {distill['top_k']} likeliest tokens"
+        return [["teacher", f"`{inputs['teacher'][:16]}`, from step {counts['taught_from_step'] + 1:,} on: {weight}"]]
+    return []
 
 
 def data(corpus: Manifest, metadata: BundleMetadata) -> str:
