@@ -176,7 +176,8 @@ class Loop:
     def seed_dropout(self, step: int, place: int) -> None:
         """What dropout draws is a function of the seed, the step and the micro-batch, so that a resumed run draws the same."""
         if self.drops_out:
-            number = (step * self.accumulation + place) * self.engine.ranks + self.engine.rank
+            world = self.engine.world
+            number = (step * self.accumulation + place) * world.count + world.rank
             torch.manual_seed(zlib.crc32(f"{self.config.seed}/{number}".encode()))
 
 
@@ -187,19 +188,27 @@ def sum_of(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 @contextlib.contextmanager
 def finishing_the_step() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event instead of ending the process; the same again does so at once."""
+    """Ctrl-C and SIGTERM set the event instead of ending the process; after Ctrl-C, either of them does so at once.
+
+    SIGTERM may come more than once: from a scheduler to every process, and again by way of the launcher.
+    """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
 
-    def on_interrupt(number: int, frame: Any) -> None:
+    def on_signal(number: int, frame: Any) -> None:
+        if received and signal.SIGINT in (number, received[0]):
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
+            return
+        received.append(number)
         interrupted.set()
-        signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
-        signal.signal(number, on_interrupt)
+        signal.signal(number, on_signal)
     try:
         yield interrupted
     finally:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw as adamw_step
 
 from codelm.config.pretrain import PretrainConfig
@@ -92,12 +93,13 @@ class Muon(torch.optim.Optimizer):
                 momenta.append(state["momentum"])
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
-            wide = [u if p.shape[0] <= p.shape[1] else u.T for p, u in zip(parameters, updates, strict=True)]
+            whole = map(gathered, updates)
+            wide = [u if p.shape[0] <= p.shape[1] else u.T for p, u in zip(parameters, whole, strict=True)]
             orthogonal = orthogonalized(torch.stack(wide))
             for parameter, update in zip(parameters, orthogonal, strict=True):
                 rows, columns = parameter.shape
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                direction = update if rows <= columns else update.T
+                direction = cut_up(update if rows <= columns else update.T, parameter)
                 parameter.add_(direction.to(parameter.dtype), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def adamw_step(self, group: Group) -> None:
@@ -129,6 +131,18 @@ class Muon(torch.optim.Optimizer):
             eps=1e-8,
             maximize=False,
         )
+
+
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor that FSDP2 has cut up among the ranks, which all call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def cut_up(whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor that every rank has, if it is cut up as `parameter` is."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 AVERAGE, WEIGHT = "average", "average_weight"

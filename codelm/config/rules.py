@@ -25,15 +25,10 @@ def why_not(config: PretrainConfig, model: ModelConfig, ranks: int, device: str)
     ranks: processes, each with a device of its own. device: "cpu" or "cuda".
     """
     engine, strategy = config.engine, strategy_of(config.engine, ranks)
-    if config.optimizer in NEEDS_WHOLE_MATRICES and strategy not in ("single", "ddp"):
+    if config.optimizer in NEEDS_WHOLE_MATRICES and strategy in ("zero2", "zero3"):
         return UserError(
-            f"optimizer {config.optimizer} needs whole matrices, engine.strategy {strategy} gives each rank a part of them",
-            "set engine.strategy to ddp, or optimizer to adamw",
-        )
-    if config.ema is not None and strategy in ("zero2", "zero3"):
-        return UserError(
-            f"ema keeps whole tensors beside the optimiser's, engine.strategy {strategy} lays them end to end",
-            "set engine.strategy to ddp or fsdp2, or leave ema out",
+            f"optimizer {config.optimizer} needs whole matrices, engine.strategy {strategy} shows it parts laid end to end",
+            "set engine.strategy to ddp or fsdp2, or optimizer to adamw",
         )
     if engine.precision == "fp16" and device == "cpu":
         return UserError("engine.precision fp16 is for GPUs", "set engine.precision to bf16 or no, or leave it at auto")

@@ -167,3 +167,39 @@ def test_what_becomes_of_a_rank_or_its_launcher_ends_all(command: Command, run: 
     psutil.wait_procs(ranks, timeout=60)
     assert all(map(has_ended, ranks))
     assert [path.name for path in found(folder)] == [f"checkpoint-{metrics.read(folder)[-1]['step']}"]
+
+
+@pytest.mark.e2e
+def test_the_job_for_slurm_ends_with_a_checkpoint_and_comes_again(
+    run: Path, tokens_dir: Path, preset_file: Path, tmp_path: Path
+) -> None:
+    """The script as it is, on a cluster of this one machine: its commands start what they are given, here."""
+    shared, bin_, requeued = tmp_path / "shared", tmp_path / "bin", tmp_path / "requeued"
+    shared.mkdir()
+    for stage in ("corpus", "tokenizer", "tokens"):
+        (shared / stage).symlink_to(run / stage)
+    bin_.mkdir()
+    for name, lines in {
+        "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
+        "scontrol": f'if [ "$1" = show ]; then echo localhost; else echo "$@" > {requeued}; fi',
+    }.items():
+        (bin_ / name).write_text(f"#!/usr/bin/env bash\n{lines}\n", encoding="utf-8")
+        (bin_ / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "localhost", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7"}
+    path = os.pathsep.join([str(bin_), str(Path(sys.executable).parent), os.environ["PATH"]])
+    job = subprocess.Popen(
+        ["bash", str(Path(__file__).parents[2] / "examples" / "slurm.sh"), str(shared), str(preset_file)],
+        env={**os.environ, **slurm, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = shared / "pretrain"
+    while not (rows := metrics.read(folder)) or rows[-1]["step"] < 3:
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.02)
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate()
+    assert job.returncode == 0, err
+    assert requeued.read_text(encoding="utf-8") == "requeue 7\n"
+    assert [path.name for path in found(folder)] == [f"checkpoint-{metrics.read(folder)[-1]['step']}"]

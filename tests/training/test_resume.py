@@ -72,6 +72,17 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(start: Start, uninterrupted
     assert_same_run(folder, uninterrupted, rows)
 
 
+def test_sigterm_does_the_same_and_may_come_again(start: Start, rows: Rows, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrain"
+    process = start(folder, tokens=4_000 * 256, engine={"workers": 1})
+    process.wait_for_step(folder, 5)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert [path.name for path in checkpoint.found(folder)] == [f"checkpoint-{rows(folder)[-1]['step']}"]
+
+
 def test_a_finished_run_is_not_run_again(start: Start, uninterrupted: Path) -> None:
     before = Manifest.read(uninterrupted)
     start(uninterrupted, engine={"workers": 2}, watch={"log_every": 7}).finish()

@@ -10,8 +10,11 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from training import checkpoint
+from training.optimizers import AVERAGE
+from training.run_folder import found
 
 Start = Callable[..., Any]
 Rows = Callable[[Path], list[dict[str, Any]]]
@@ -24,16 +27,21 @@ def settings(strategy: str = "auto", steps: int = STEPS, **others: Any) -> dict[
     """Of a training in float32, at a rate at which rounding does not grow into another curve within 50 steps."""
     engine = {"strategy": strategy, "precision": "no", "micro_batch_size": 2} | others.pop("engine", {})
     watch = {"log_every": 1, "evaluations": 0, "checkpoint_steps": HALF, "keep_checkpoints": 9}
-    return {"tokens": steps * TOKENS_PER_STEP, "learning_rate": 1e-3, "engine": engine, "watch": watch} | others
+    return {"tokens": steps * TOKENS_PER_STEP, "learning_rate": 1e-3, "ema": 0.9, "engine": engine, "watch": watch} | others
 
 
 def losses(rows: list[dict[str, Any]]) -> list[float]:
     return [row["loss"] for row in rows if "loss" in row]
 
 
+def averaged(folder: Path) -> dict[str, torch.Tensor]:
+    """The running mean of the weights at the end."""
+    return load_file(found(folder)[-1] / AVERAGE / "model.safetensors")
+
+
 def gradients(folder: Path) -> dict[str, torch.Tensor]:
     """The whole gradient of a training's one step, of which AdamW remembers a tenth."""
-    path = checkpoint.found(folder)[-1]
+    path = found(folder)[-1]
     moments = torch.load(path / checkpoint.OPTIMIZER, weights_only=True)
     return {name: state["exp_avg"] * 10 for name, state in moments.items()}
 
@@ -78,7 +86,8 @@ def test_the_curve_is_that_of_one_process(shared: Path, alone: Path, rows: Rows,
     assert len(ours) == STEPS
     assert theirs[-1] < theirs[0] - 0.5
     assert ours == pytest.approx(theirs, abs=1e-3)
-    assert [path.name for path in checkpoint.found(shared / strategy)] == [f"checkpoint-{HALF}", f"checkpoint-{STEPS}"]
+    torch.testing.assert_close(averaged(shared / strategy), averaged(alone), atol=1e-3, rtol=0)
+    assert [path.name for path in found(shared / strategy)] == [f"checkpoint-{HALF}", f"checkpoint-{STEPS}"]
 
 
 @pytest.mark.e2e
@@ -122,5 +131,53 @@ def test_a_killed_rank_ends_all_and_the_run_resumes(
     assert 7 <= len(losses(rows(folder))) < STEPS
     assert "resuming at step" in start(folder, ranks=2, **settings(strategy)).finish()
     assert losses(rows(folder)) == losses(rows(shared / strategy))
-    weights = [checkpoint.found(path)[-1] / "model.safetensors" for path in (folder, shared / strategy)]
+    weights = [found(path)[-1] / "model.safetensors" for path in (folder, shared / strategy)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.e2e
+def test_ranks_share_sequences(start_all: Start, rows: Rows, tmp_path: Path) -> None:
+    """Each of two ranks has half of the tokens, and in attention half of the heads; with documents apart too."""
+    plain, apart = ({"engine": {"micro_batch_size": 4}, "data": {"document_mask": mask}} for mask in (False, True))
+    split = {"micro_batch_size": 4, "sequence_parallel": 2}
+    alone = [(tmp_path / "plain", settings(steps=8, **plain)), (tmp_path / "apart", settings(steps=8, **apart))]
+    pairs = [
+        ("plain", "ddp", split),
+        ("plain", "zero2", split),
+        ("apart", "fsdp2", split | {"attention": "sdpa"}),
+        ("apart", "zero3", split | {"gradient_checkpointing": True}),
+    ]
+    jobs = [
+        (tmp_path / f"{name}-{strategy}", settings(strategy, 8, engine=engine, data={"document_mask": name == "apart"}))
+        for name, strategy, engine in pairs
+    ]
+    start_all(alone).finish()
+    start_all(jobs, ranks=2).finish()
+    expected = {folder.name: losses(rows(folder)) for folder, _ in alone}
+    assert expected["plain"] != expected["apart"]
+    for name, strategy, _ in pairs:
+        assert losses(rows(tmp_path / f"{name}-{strategy}")) == pytest.approx(expected[name], abs=1e-4), strategy
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
+def test_whatever_computes_it_the_curve_is_the_same(start_all: Start, rows: Rows, tmp_path: Path) -> None:
+    """Compiled, with activations computed twice, with bfloat16, with Muon."""
+    ways: dict[str, dict[str, Any]] = {
+        "compiled": {"engine": {"compile": True}},
+        "checkpointed": {"engine": {"gradient_checkpointing": True}},
+        "muon": {"optimizer": "muon"},
+        "bf16": {"engine": {"precision": "bf16"}},
+    }
+    start_all([(tmp_path / way, settings(steps=6, **others)) for way, others in ways.items()]).finish()
+    jobs = [
+        (tmp_path / f"{way}-{strategy}", settings(strategy, 6, **others))
+        for way, others in ways.items()
+        for strategy in (("ddp", "fsdp2") if way == "muon" else STRATEGIES)
+    ]
+    start_all(jobs, ranks=2).finish()
+    assert losses(rows(tmp_path / "checkpointed")) == pytest.approx(losses(rows(tmp_path / "compiled")), abs=1e-4)
+    for folder, _ in jobs:
+        way = folder.name.split("-")[0]
+        difference = 1e-2 if way == "bf16" else 1e-3
+        assert losses(rows(folder)) == pytest.approx(losses(rows(tmp_path / way)), abs=difference), folder.name

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.engine.loss_model import LossModel, blocks
 from training.engine.precision import DTYPES
 from training.engine.strategy import Replicated
+from training.optimizers import cut_up, gathered
 
 
 class FullySharded(Replicated):
@@ -44,10 +44,8 @@ class FullySharded(Replicated):
         return self.whole(torch.as_tensor(super().step()))
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+        return gathered(tensor).detach()
 
     def part(self, whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        if not isinstance(parameter, DTensor):
-            return super().part(whole, parameter)
         # every rank has read the whole tensor, so none has to be sent
-        return distribute_tensor(whole.to(self.device), parameter.device_mesh, parameter.placements, src_data_rank=None)
+        return cut_up(whole.to(self.device, copy=True), parameter)
