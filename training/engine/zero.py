@@ -203,6 +203,6 @@ def loaded(what: str, instead: str) -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled first; gloo is there
     if not dist.is_initialized():  # one process alone
         os.environ.setdefault("LOCAL_RANK", "0")
-        dist.init_process_group(BACKEND, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(BACKEND, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed

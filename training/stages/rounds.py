@@ -12,12 +12,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from codelm.config.preset import Preset, load_preset, merged
+from codelm.config.settings import flat
 from codelm.config.stages import Stage, StagesConfig
 from codelm.corpus.report import counted
 from codelm.errors import UserError
 from codelm.stage import Manifest, write_atomically
 from training.plan.plan import Plan, StagePlan, as_json
-from training.stage import OPERATIONAL, flat
+from training.stage import OPERATIONAL
 from training.stages.review import Review
 
 STAGES = "stages"
