@@ -43,6 +43,9 @@ class Engine:
     `restore` for checkpoints that depend neither on the number of ranks nor on how they share the work.
     """
 
+    _broken_at: torch.Tensor
+    _sound: torch.Tensor
+
     def __init__(
         self,
         model: Any,
@@ -213,6 +216,6 @@ class Engine:
 
     def _begin_at(self, step: int) -> None:
         self.steps = step
-        self._broken_at: torch.Tensor = torch.full((), -1, device=self.device)
+        self._broken_at = torch.full((), -1, device=self.device)
         """the first step that was not sound; −1: none"""
-        self._sound: torch.Tensor = torch.ones((), dtype=torch.bool, device=self.device)
+        self._sound = torch.ones((), dtype=torch.bool, device=self.device)
