@@ -23,7 +23,7 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=1 python -m torch.distributed.run \
   --nnodes="$SLURM_NNODES" --nproc-per-node="$SLURM_GPUS_ON_NODE" \
   --rdzv-backend=c10d --rdzv-endpoint="$first:29500" --rdzv-id="$SLURM_JOB_ID" \
-  -m cli.main train pretrain --run "$run" --preset "$preset" --workers 4 --set pretrain.engine.strategy=fsdp2 "$@" &
+  -m -- cli.main train pretrain --run "$run" --preset "$preset" --workers 4 --set pretrain.engine.strategy=fsdp2 "$@" &
 ranks=$!
 
 # Shortly before its time is up, the job has a checkpoint written, ends, and comes again to go on from it.
