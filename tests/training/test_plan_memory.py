@@ -30,7 +30,7 @@ def kept_for_backward(model: ModelConfig, preset: Preset, how: Computation) -> i
     built = build_model(model, 0, 1)
     built.set_attn_implementation(attention.registered("blocks" if how.attention == "blocks" else "sdpa"))
     if how.checkpointing:
-        built.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        built.activation_checkpointing_enable()
     loss_model = LossModel(built.train(), preset.pretrain, None)
     if how.compiled:  # as inductor cuts the graph in two, without making code of it
         loss_model._loss = torch.compile(loss_model._eager_loss, backend="aot_eager_decomp_partition")

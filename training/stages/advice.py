@@ -1,6 +1,7 @@
 """What to do after a round, computed from what it measured."""
 
 import itertools
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ def advise(
         *of_jumps(plan, number, rows, training),
         *of_data(plan, number, counts, rows, bits),
         *of_the_end(plan, number, rows, counts),
-        *of_speed(plan, counts),
+        *of_speed(plan, counts, rows),
     ):
         if one.command is None or one.command not in [other.command for other in found]:
             found.append(one)
@@ -127,9 +128,15 @@ def of_the_end(plan: StagePlan, number: int, rows: Sequence[dict[str, Any]], cou
         )
 
 
-def of_speed(plan: StagePlan, counts: dict[str, Any]) -> Iterator[Advice]:
+def speed_of(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Tokens/s as they were logged, which a plan foretells: without evaluations, and without what compiling took."""
+    logged = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
+    return statistics.median(logged) if logged else None
+
+
+def of_speed(plan: StagePlan, counts: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[Advice]:
     """By what was planned, and by where the time went."""
-    actual, shares = counts["tokens_per_second"], counts["time_shares"]
+    actual, shares = speed_of(rows), {name: share for name, share in counts["time_shares"].items() if name != "evaluation"}
     if actual and plan.tokens_per_second and actual < SLOW * plan.tokens_per_second:
         most = max(shares, key=shares.__getitem__)
         yield Advice(

@@ -13,7 +13,7 @@ from training import metrics
 from training.metrics import BITS_PER_BYTE
 from training.plan.plan import StagePlan
 from training.run_folder import PLOT
-from training.stages.advice import Advice, advise
+from training.stages.advice import Advice, advise, speed_of
 
 TEMPLATE = Path(__file__).parent / "review.html.j2"
 TOLERANCE = 0.15
@@ -121,7 +121,7 @@ def comparisons(plan: StagePlan, counts: dict[str, Any], rows: list[dict[str, An
     found = {
         "parameters": ("", plan.parameters, counts["parameters"]),
         "tokens": ("", plan.tokens, counts["tokens"]),
-        "tokens/s": ("", plan.tokens_per_second, counts["tokens_per_second"]),
+        "tokens/s": ("", plan.tokens_per_second, speed_of(rows)),
         "hours": ("", plan.hours, seconds / 3600 if seconds is not None else None),
         "memory of a device": ("GB", plan.memory_expected / 1e9, counts["peak_memory_bytes"] / 1e9),
         "checkpoint": ("MB", plan.checkpoint_bytes / 1e6, size / 1e6 if size is not None else None),

@@ -12,13 +12,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from codelm.config.preset import Preset, load_preset, merged
-from codelm.config.settings import flat
 from codelm.config.stages import Stage, StagesConfig
 from codelm.corpus.report import counted
 from codelm.errors import UserError
 from codelm.stage import Manifest, write_atomically
 from training.plan.plan import Plan, StagePlan, as_json
-from training.stage import OPERATIONAL
+from training.stage import OPERATIONAL, differences
 from training.stages.review import Review
 
 STAGES = "stages"
@@ -83,8 +82,7 @@ class Round:
     def check(self, preset: Preset, init: Path | None) -> None:
         """Raises UserError if it was begun with other settings than these."""
         now, before = identity_of(preset, init), self.identity
-        old, new = dict(flat(before.settings)), dict(flat(now.settings))
-        differing = [f"{key} {old.get(key)} → {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+        differing = differences(before.settings, now.settings)
         if init is not None and now.init != before.init:
             differing.append(f"--resume-from {before.init} → {now.init}")
         if differing:
