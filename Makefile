@@ -31,7 +31,7 @@ quickstart: $(BIN)/.installed ## a folder of code in, a served completion out (M
 	$(BIN)/codelm quickstart --minutes $(MINUTES) $(ARGS)
 
 test: $(BIN)/.installed ## every test that this machine can run; says what it skips and why (ARGS for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 	@if command -v npm >/dev/null; then cd $(VSCODE) && npm ci --silent && npm test; \
 	else echo "skipped: the VS Code extension's own tests need Node.js 20 with npm"; fi
 

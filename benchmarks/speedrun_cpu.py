@@ -2,13 +2,15 @@
 
     python benchmarks/speedrun_cpu.py                                     best, report and trainer, 5 minutes, 3 seeds
     python benchmarks/speedrun_cpu.py --recipes best adamw cosine          an ablation
-    python benchmarks/speedrun_cpu.py --tokens 400_000 --recipes best adamw  equal tokens, for a machine that does other work
+    python benchmarks/speedrun_cpu.py --cpu-time                          on a machine that does other work (set
+                                                                          OMP_WAIT_POLICY=passive, so that nothing spins)
+    python benchmarks/speedrun_cpu.py --tokens 400_000 --recipes best adamw  equal tokens
 
 Recipes are in speedrun_recipes.yaml. All are measured on the same held-out text, in bits per byte, which do not depend on the
 tokenizer. Within a seed the recipes run one after the other, in turning order. The clock stands still while a model is
 evaluated. A budget of minutes becomes a number of steps by a short measurement at the start of each training, as in `codelm
-train pretrain --minutes`. `time_ratio` is the share of the time of `report` that `best` takes to the final bits per byte of
-`report`, by the straight line between the measured points around it. The last line is one JSON object with all figures.
+train pretrain --minutes`. `time_ratio` is the share of the time of `report` that `best` takes to where the curve of `report`
+ends, by the straight line between the measured points around it. The last line is one JSON object with all figures.
 """
 
 import argparse
@@ -43,8 +45,9 @@ from training.schedule import learning_rate_share
 RECIPES = Path(__file__).with_name("speedrun_recipes.yaml")
 POINTS = 10
 """How often a curve is measured."""
-CURVE_TOKENS = 40_000
-FINAL_TOKENS = 200_000
+CURVE_TOKENS = 24_000
+"""Held-out tokens of each point of a curve: the same text for all."""
+FINAL_TOKENS = 100_000
 PLACES = 256
 MEASURED_STEPS = 8
 
@@ -60,29 +63,45 @@ class Recipe(NamedTuple):
 
 
 class Clock:
-    """Seconds of wall time and of this process's CPU time while it runs."""
+    """Seconds while it runs: of wall time, or of this process's CPU time over its threads."""
 
-    def __init__(self) -> None:
-        self.wall = self.cpu = 0.0
+    def __init__(self, cpu: bool) -> None:
+        self.now = (lambda: time.process_time() / torch.get_num_threads()) if cpu else time.perf_counter
+        self.seconds = 0.0
 
     def start(self) -> None:
-        self.started = time.perf_counter(), time.process_time()
+        self.started = self.now()
 
     def stop(self) -> None:
-        self.wall += time.perf_counter() - self.started[0]
-        self.cpu += time.process_time() - self.started[1]
+        self.seconds += self.now() - self.started
+
+    def of(self, call: Callable[[], object]) -> float:
+        """The seconds of a call."""
+        started = self.now()
+        call()
+        return self.now() - started
+
+
+class Budget(NamedTuple):
+    """How long a training is: tokens, or minutes of the clock, of which `cpu` says what it counts."""
+
+    minutes: float
+    tokens: int | None
+    cpu: bool
 
 
 class Race:
     """One training: its clock, its curve, and how many steps it has."""
 
-    def __init__(self, recipe: Recipe, valid: TokenShard, tokenizer: Tokenizer, tokens_per_step: int) -> None:
-        self.recipe, self.valid, self.tokenizer, self.tokens_per_step = recipe, valid, tokenizer, tokens_per_step
-        self.clock = Clock()
+    def __init__(self, recipe: Recipe, budget: Budget, valid: TokenShard, tokenizer: Tokenizer, tokens_per_step: int) -> None:
+        self.recipe, self.budget, self.tokens_per_step = recipe, budget, tokens_per_step
+        self.valid, self.tokenizer = valid, tokenizer
+        self.clock = Clock(budget.cpu)
         self.curve: list[tuple[float, float]] = []
 
-    def set_steps(self, minutes: float, tokens: int | None, seconds_per_step: Callable[[], float]) -> int:
+    def set_steps(self, seconds_per_step: Callable[[], float]) -> int:
         """The length of the training, by tokens or by minutes at the measured speed."""
+        minutes, tokens, _ = self.budget
         self.steps = max(1, tokens // self.tokens_per_step if tokens else int(minutes * 60 / seconds_per_step()))
         self.due = {max(1, round(self.steps * number / POINTS)) for number in range(1, POINTS + 1)}
         return self.steps
@@ -90,8 +109,11 @@ class Race:
     def after(self, step: int, model: Any) -> None:
         """A point of the curve, if one is due after that many steps."""
         if step in self.due:
-            amount = FINAL_TOKENS if step == self.steps else CURVE_TOKENS
-            self.curve.append((round(self.clock.wall, 1), round(bits_per_byte(model, self.valid, self.tokenizer, amount), 4)))
+            self.curve.append((round(self.clock.seconds, 1), self.bits(model, CURVE_TOKENS)))
+
+    def bits(self, model: Any, tokens: int) -> float:
+        """Bits per byte of so many held-out tokens."""
+        return round(bits_per_byte(model, self.valid, self.tokenizer, tokens), 4)
 
     def figures(self, model: Any, texts: list[str]) -> dict[str, Any]:
         """What the training was worth."""
@@ -100,27 +122,34 @@ class Race:
         lines = write_lines(model, self.tokenizer, places)
         return {
             "recipe": self.recipe.name,
-            "bits_per_byte": self.curve[-1][1],
+            "bits_per_byte": self.bits(model, FINAL_TOKENS),
             "exact_match": round(statistics.mean(map(is_exact, lines, places)), 4),
             "cpu_ms_per_completion": round((time.process_time() - started) * 1e3 / len(places), 2),
             "tokens": self.steps * self.tokens_per_step,
-            "seconds": round(self.clock.wall, 1),
-            "tokens_per_second": round(self.steps * self.tokens_per_step / self.clock.wall),
-            "tokens_per_cpu_second": round(self.steps * self.tokens_per_step / self.clock.cpu),
+            "seconds": round(self.clock.seconds, 1),
+            "tokens_per_second": round(self.steps * self.tokens_per_step / self.clock.seconds),
             "curve": self.curve,
         }
 
 
-def run_ours(recipe: Recipe, texts: list[str], minutes: float, tokens: int | None) -> dict[str, Any]:
+def run_ours(recipe: Recipe, texts: list[str], budget: Budget) -> dict[str, Any]:
     """Our loop's own steps."""
     with tempfile.TemporaryDirectory() as folder:
         ours = loop(
             Path(folder), recipe.preset.with_training(tokens=1), recipe.tokens, recipe.tokenizer, lambda *_, **__: None, print
         )
-    race = Race(recipe, ours.valid, ours.tokenizer, ours.tokens_per_step)
-    steps = race.set_steps(minutes, tokens, ours.measure_step)
+    race = Race(recipe, budget, ours.valid, ours.tokenizer, ours.tokens_per_step)
+
+    def seconds_per_step() -> float:
+        """At a learning rate of 0; the first steps compile."""
+        batches = iter(loader(ours.samples, ours.batches(0, MEASURED_STEPS), 0))
+        seconds = [race.clock.of(lambda: ours.step(ours.next_batch(batches), 0, 0.0)) for _ in range(MEASURED_STEPS)]
+        ours.engine.forget()
+        return statistics.median(seconds[2:])
+
+    measured = seconds_per_step()  # also with a budget of tokens, so that all is compiled before the clock starts
+    steps = race.set_steps(lambda: measured)
     batches = iter(loader(ours.samples, ours.batches(0, steps), recipe.preset.pretrain.engine.workers))
-    ours.step(ours.next_batch(iter(loader(ours.samples, ours.batches(0, 1), 0))), 0, 0.0)  # compiled before the clock starts
     for step in range(steps):
         race.clock.start()
         ours.step(ours.next_batch(batches), step, learning_rate_share(step, steps, ours.config))
@@ -144,29 +173,29 @@ class Crops(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": ids, "labels": ids}
 
 
-def run_trainer(recipe: Recipe, texts: list[str], minutes: float, tokens: int | None) -> dict[str, Any]:
+def run_trainer(recipe: Recipe, texts: list[str], budget: Budget) -> dict[str, Any]:
     """`transformers.Trainer` as one would set it up by hand."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     config, tokenizer = recipe.preset.pretrain, Tokenizer(recipe.tokenizer / FILE)
     length = recipe.preset.model.context_length
-    race = Race(recipe, open_shard(recipe.tokens, "valid"), tokenizer, config.batch_size * length)
+    race = Race(recipe, budget, open_shard(recipe.tokens, "valid"), tokenizer, config.batch_size * length)
     train_shard = open_shard(recipe.tokens, "train")
 
     class Watch(TrainerCallback):
-        def __init__(self, race: Race | None) -> None:
-            self.race, self.ends = race, [time.perf_counter()]
+        def __init__(self, racing: bool) -> None:
+            self.racing, self.ends = racing, [race.clock.now()]
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            self.ends.append(time.perf_counter())
-            if self.race:
-                self.race.clock.stop()
-                self.race.after(state.global_step, model)
-                self.race.clock.start()  # the time between two steps, in which it fetches data, counts too
+            self.ends.append(race.clock.now())
+            if self.racing:
+                race.clock.stop()
+                race.after(state.global_step, model)
+                race.clock.start()  # the time between two steps, in which it fetches data, counts too
 
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            if self.race:
-                self.race.clock.start()
+            if self.racing:
+                race.clock.start()
 
     def fit(steps: int, watch: Watch) -> Any:
         model = build_model(recipe.preset.model, tokenizer.fim.endoftext, tokenizer.fim.fim_pad, config.seed)
@@ -183,12 +212,12 @@ def run_trainer(recipe: Recipe, texts: list[str], minutes: float, tokens: int | 
         return model
 
     def seconds_per_step() -> float:
-        watch = Watch(None)
+        watch = Watch(racing=False)
         fit(MEASURED_STEPS, watch)
         return float(np.median(np.diff(watch.ends)[2:]))
 
-    steps = race.set_steps(minutes, tokens, seconds_per_step)
-    return race.figures(fit(steps, Watch(race)), texts)
+    steps = race.set_steps(seconds_per_step)
+    return race.figures(fit(steps, Watch(racing=True)), texts)
 
 
 def prepared(folder: Path, names: list[str], seed: int) -> list[Recipe]:
@@ -234,7 +263,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     if {"best", "report"} <= by_recipe.keys():
         ratios = []
         for best, report in zip(by_recipe["best"], by_recipe["report"], strict=True):
-            reached = seconds_to(best["curve"], report["bits_per_byte"])
+            reached = seconds_to(best["curve"], report["curve"][-1][1])
             ratios.append(None if reached is None else round(reached / report["seconds"], 3))
         figures["time_ratio"] = ratios
     return figures
@@ -246,10 +275,13 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["best", "report", "trainer"], metavar="NAME")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--tokens", type=int, help="instead of minutes")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds over threads, for a machine that does other work"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the data is kept, for another call")
     arguments = parser.parse_args()
-    results = []
+    results, budget = [], Budget(arguments.minutes, arguments.tokens, arguments.cpu_time)
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name)
         build(folder / "corpus", CorpusConfig())
@@ -259,12 +291,11 @@ def main() -> None:
             for recipe in [*recipes[turn:], *recipes[:turn]]:
                 texts = held_out(recipe)
                 run = run_trainer if recipe.trainer else run_ours
-                results.append({"seed": seed} | run(recipe, texts, arguments.minutes, arguments.tokens))
+                results.append({"seed": seed} | run(recipe, texts, budget))
                 print(json.dumps(results[-1]), flush=True)
                 torch._dynamo.reset()
-    budget = {"tokens": arguments.tokens} if arguments.tokens else {"minutes": arguments.minutes}
-    threads = torch.get_num_threads()
-    print(json.dumps({"benchmark": "speedrun_cpu", **budget, "seeds": arguments.seeds, "threads": threads, **summary(results)}))
+    facts = {**budget._asdict(), "seeds": arguments.seeds, "threads": torch.get_num_threads()}
+    print(json.dumps({"benchmark": "speedrun_cpu", **facts, **summary(results)}))
 
 
 def held_out(recipe: Recipe) -> list[str]:

@@ -1,4 +1,4 @@
-"""`codelm complete`: one completion, from a running server or straight from a GGUF."""
+"""`codelm complete`: one completion, from a running server or straight from a model."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.server import DEFAULT_URL, NoServerError, ask
 from codelm.errors import UserError
-from serving import DEFAULT_HOST, DEFAULT_PORT
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -23,13 +23,13 @@ def complete(
         typer.Argument(metavar="FILE:LINE:COL", help="Counted from 1, columns in characters, as editors show them."),
     ],
     model: Annotated[
-        Path | None, typer.Option(metavar="MODEL.gguf", help="A GGUF to load, instead of a running server.")
+        Path | None, typer.Option(metavar="MODEL", help="A GGUF, a checkpoint, or a run to load, instead of a running server.")
     ] = None,
     server: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help=f"Default: http://{DEFAULT_HOST}:{DEFAULT_PORT}, and if none runs there, the model that codelm brings along.",
+            help=f"Default: {DEFAULT_URL}, and if none runs there, the model that codelm brings along.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer of the API.")] = False,
@@ -101,14 +101,19 @@ def read_text(path: Path) -> str:
 
 def answer_of_model(path: Path, body: dict[str, Any]) -> dict[str, Any]:
     """The native API's answer, without a server. Raises UserError if the model cannot be loaded."""
+    import asyncio
+
+    from serving.answers import Answers
     from serving.engine import Engine
-    from serving.llamacpp import LlamaCpp
+    from serving.open_model import open_model
     from serving.protocols import native
 
     request = native.InlineCompletionRequest.model_validate(body)
-    engine = Engine(LlamaCpp(path))
+    engine = Engine(open_model(path, sequences=1))
     try:
-        completion = engine.submit(native.to_request(request)).future.result()
+        wanted = native.to_request(request)
+        answers = Answers(engine.model.metadata.gate)
+        completion = asyncio.run(answers.finish(wanted, engine.submit(wanted).future.result()))
         return native.to_answer(request, completion, engine.model.metadata.name).model_dump(mode="json", by_alias=True)
     finally:
         engine.close()
@@ -122,7 +127,7 @@ def found_default_model() -> Path:
         return default_model()
     except UserError as error:
         raise UserError(
-            f"no server runs at http://{DEFAULT_HOST}:{DEFAULT_PORT}, no model is given, and {error.message}",
+            f"no server runs at {DEFAULT_URL}, no model is given, and {error.message}",
             "start one with `codelm serve MODEL.gguf`, or give --model MODEL.gguf",
         ) from None
 
@@ -132,24 +137,12 @@ def answer_of_server(url: str | None, body: dict[str, Any]) -> dict[str, Any] | 
 
     Raises UserError if a server that was named does not answer, or if one does not answer as it should.
     """
-    import httpx
-
-    base = url or f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
     try:
-        # the server is this machine or one that the user names; a proxy from the environment is not meant for it
-        with httpx.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
-            response = client.post(base.rstrip("/") + "/v1/textDocument/inlineCompletion", json=body)
-        answer = response.json()
-        if response.is_error:
-            raise UserError(f"{base} refused: {answer['error']['message']}", "see `codelm complete --help`")
-        if not isinstance(answer["items"], list):
-            raise TypeError
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise UserError(f"{base} is not a URL", "give one such as http://127.0.0.1:8417") from None
-    except httpx.HTTPError as error:
-        if url is None and isinstance(error, httpx.ConnectError):
+        answer = ask(url, "POST", "/v1/textDocument/inlineCompletion", body, TIMEOUT_SECONDS)
+    except NoServerError:
+        if url is None:
             return None
-        raise UserError(f"{base} does not answer: {error}", "check that `codelm serve` runs there") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{base} is not a codelm server", "check --server") from None
-    return dict(answer)
+        raise
+    if not isinstance(answer.get("items"), list):
+        raise UserError(f"{url or DEFAULT_URL} is not a codelm server", "check --server")
+    return answer

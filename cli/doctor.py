@@ -168,6 +168,9 @@ def default_model() -> Finding:
         return Finding("default model", "warning", error.message, error.fix)
     counts = about.counts
     facts = f"{counts['parameters'] / 1e6:.1f}M parameters, {counts['tokens'] / 1e6:.0f}M tokens of training"
+    index = path.parent / "attribution"
+    if index.is_dir():
+        facts += f", attribution index of {sum(file.stat().st_size for file in index.iterdir()) / 1e6:.1f} MB"
     return Finding("default model", "ok", f"{path.name}, {counts['bytes'] / 1e6:.1f} MB: {facts}")
 
 

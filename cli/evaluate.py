@@ -78,15 +78,15 @@ def evaluate(
 
 def system_at(path: Path) -> "System":
     """A GGUF, a checkpoint, or the newest one of a training or a run. Raises UserError if it is none of them."""
+    from codelm.checkpoints import given
     from codelm.evaluation.systems import TrainedModel
     from codelm.tokenizer import find
-    from training.origin import given
 
     if path.suffix == ".gguf":
         from cli.served import Served
 
         return Served(path)
-    checkpoint = given(path / "pretrain" if (path / "pretrain").is_dir() else path, "--checkpoint or --beside")
+    checkpoint = given(path, "--checkpoint or --beside")
     return TrainedModel(str(path), checkpoint, find(checkpoint))
 
 

@@ -15,6 +15,9 @@ def export(
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens to serve. Default: those of the training; more are reached by YaRN.")
     ] = None,
+    attribution: Annotated[
+        bool, typer.Option("--attribution", help="Put the corpus's attribution index beside the files, for `codelm serve`.")
+    ] = False,
 ) -> None:
     """Write f16, Q8_0 and Q4_K_M GGUF and a model card into DIR/export; of another stage, into DIR/export-NAME.
 
@@ -28,7 +31,7 @@ def export(
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
         folder.results_of(stage)
-        sizes = folder.run_export(context, stage).counts
+        sizes = folder.run_export(context, stage, attribution).counts
         for note in serving_notes(folder.preset(stage).model, context):
             display.say(note)
     for name, size in sizes.items():

@@ -8,9 +8,9 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from codelm.run_folder import step_of
 from training import metrics
 from training.metrics import BITS_PER_BYTE, EXACT_MATCH
-from training.run_folder import step_of
 from training.watch_plot import smoothed
 from training.watch_runs import Run, followed, read_run
 

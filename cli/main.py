@@ -1,6 +1,7 @@
 """The entry point: a table of commands, each imported when it runs, and the one place where errors become exit codes."""
 
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ COMMANDS = {
     "runs": "Look at trainings: list, show, compare, watch.",
     "evaluate": "Bits per byte and exact lines on held-out files, beside baselines.",
     "export": "Checkpoint → f16, Q8_0 and Q4_K_M GGUF.",
-    "serve": "Serve completions of a GGUF, or of the default model, to editors.",
+    "calibrate": "Teach a GGUF when it is right, so that it can be silent where it is not.",
+    "serve": "Serve completions of a model, or of the default one, to editors.",
+    "models": "What a running server serves: list, swap, roll back, unload, adapters.",
     "complete": "One completion, at a place in a file.",
     "scan": "Secrets and personal data in files and folders.",
     "attribute": "Which parts of a file stand verbatim in the corpus, and under which licence.",
@@ -77,6 +80,8 @@ def codelm(
 
 def main() -> None:
     """Runs the command line. User errors: one line on stderr and exit code 2."""
+    # whenever another library imports it, it recommends kernels that would be downloaded
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         run_rank()
         return
@@ -95,6 +100,14 @@ def run_rank() -> None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     try:
         app()
+    except SystemExit as ended:
+        import torch.distributed as dist
+
+        if not ended.code and dist.is_initialized():
+            from training.engine.ranks import end_at_once
+
+            end_at_once()
+        raise
     except UserError as error:
         record(error)
         if leads() and LAUNCHED not in os.environ:

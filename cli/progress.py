@@ -55,7 +55,7 @@ class Display:
             words = "  ".join(text if key == "note" else f"{key} {text}" for key, text in facts.items())
             if not self.console.is_terminal:
                 if not worked:
-                    self.say(f"{name} …")
+                    self.say(f"{name} …  {words}".rstrip())
                 elif total and time.monotonic() - told > PLAIN_SECONDS:
                     self.say(f"{name} {done / total:.0%}  {words}".rstrip())
                     told = time.monotonic()

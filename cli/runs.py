@@ -169,7 +169,7 @@ def watch(run: RunDir) -> None:
 
 def is_running(run: "Run") -> bool:
     """Whether it goes on now."""
-    from training import run_folder
+    from codelm import run_folder
 
     return run_folder.is_running(run.folder)
 

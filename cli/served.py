@@ -16,7 +16,7 @@ class Served:
         """threads: as `codelm serve` takes them. Raises UserError if the file is none that `codelm serve` would take."""
         from serving.llamacpp import LlamaCpp
 
-        LlamaCpp(path, threads).close()
+        LlamaCpp(path, threads, sequences=1).close()
         self.path = path
         self.threads = threads
         self.name = path.name
@@ -28,7 +28,7 @@ class Served:
         from serving.llamacpp import LlamaCpp
         from serving.request import CompletionRequest
 
-        engine = Engine(LlamaCpp(self.path, self.threads))
+        engine = Engine(LlamaCpp(self.path, self.threads, sequences=1))
         try:
             done = []
             for place in places:

@@ -18,6 +18,7 @@ from codelm.stage import Manifest, lock
 
 if TYPE_CHECKING:
     from codelm.evaluation.evaluate import EvaluateConfig
+    from codelm.evaluation.held_out import HeldOut
     from codelm.evaluation.systems import System, TrainedModel
 
 
@@ -58,12 +59,29 @@ class RunFolder:
         with self.display.stage("tokens") as progress:
             return encode(self.tokens, self.corpus, self.tokenizer, progress)
 
-    def run_pretrain(self, preset: Preset, restart: bool, init: Path | None = None) -> Manifest:
-        """The pretraining stage. init: a checkpoint whose weights it begins with."""
+    def given(self, path: Path, option: str) -> Path:
+        """The checkpoint that an option means; a GGUF is read back by one of the ranks. Raises UserError if there is none."""
+        from codelm.checkpoints import given
+        from training.engine.ranks import Ranks
+
+        return given(Ranks().first(lambda: read_back(path, self.path)), option)
+
+    def encode_for(self, checkpoint: Path) -> Manifest:
+        """The tokens stage, with the tokenizer of a checkpoint if the run has none yet."""
+        from codelm.tokenizer import find
+
+        if not self.tokenizer.exists():
+            self.take_tokenizer(find(checkpoint))
+        return self.encode()
+
+    def run_pretrain(self, preset: Preset, restart: bool, init: Path | None = None, start: Path | None = None) -> Manifest:
+        """The pretraining stage. Arguments as of `training.pretrain.pretrain`."""
         from training.pretrain import pretrain
 
         with self.watched("pretrain", self.pretrain) as progress:
-            return pretrain(self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say, init)
+            return pretrain(
+                self.pretrain, preset, self.tokens, self.tokenizer, progress, restart, self.display.say, init, start
+            )
 
     def run_distill(self, preset: Preset, teacher: Path, start: Path | None, cache: Path | None, restart: bool) -> Manifest:
         """The distillation stage. Arguments as of `training.distill.distill`."""
@@ -98,12 +116,16 @@ class RunFolder:
         infilling: a set of places besides.
         """
         from codelm.evaluation.evaluate import EvaluateConfig, evaluate
-        from codelm.evaluation.held_out import HeldOut
 
         systems = systems or [self.trained_model()]
-        held_out = HeldOut(self.corpus, self.tokens)
         with self.display.stage("evaluate") as progress:
-            return evaluate(self.evaluate, config or EvaluateConfig(), systems, held_out, progress, infilling)
+            return evaluate(self.evaluate, config or EvaluateConfig(), systems, self.held_out(), progress, infilling)
+
+    def held_out(self) -> "HeldOut":
+        """The validation split."""
+        from codelm.evaluation.held_out import HeldOut
+
+        return HeldOut(self.corpus, self.tokens)
 
     def trained_model(self, stage: str = "pretrain") -> "TrainedModel":
         """The checkpoint that a training stage ended with, to be evaluated; of a LoRA, the model that it was merged into."""
@@ -121,10 +143,10 @@ class RunFolder:
         window = load_preset(str(self.path / stage / "preset.yaml")).model.context_length
         return [Ngram(self.tokens, self.tokenizer, window), SimilarLine()]
 
-    def run_export(self, context: int | None = None, stage: str = "pretrain") -> Manifest:
+    def run_export(self, context: int | None = None, stage: str = "pretrain", attribution: bool = False) -> Manifest:
         """The bundle of the checkpoint that a training stage ended with, with the scores of its evaluation.
 
-        context: tokens to serve, if not those of the training.
+        context: tokens to serve, if not those of the training. attribution: with the corpus's index.
         """
         from codelm.export.export import export
 
@@ -142,6 +164,7 @@ class RunFolder:
                 progress,
                 context,
                 self.evaluate,
+                attribution,
             )
 
     def preset(self, stage: str = "pretrain") -> Preset:
@@ -155,7 +178,7 @@ class RunFolder:
 
     def checkpoint(self, stage: str = "pretrain") -> Path:
         """The checkpoint that a training stage ended with. Raises UserError if it has not ended, or if it is damaged."""
-        from training.checkpoint import verify
+        from codelm.checkpoints import verify
 
         folder = self.path / stage
         name: str | None = Manifest.read(folder).counts.get("checkpoint")
@@ -166,9 +189,24 @@ class RunFolder:
             raise UserError(f"{folder} holds an adapter without its base", f"run `codelm train {stage}` again, with --merge")
         return folder / name
 
-    def bundle(self) -> Path:
+    def bundle(self, stage: str = "pretrain") -> Path:
         """The GGUF to serve: Q8_0, half the size of f16 and closest to it."""
-        return self.export / f"{self.preset().name}-q8_0.gguf"
+        return self.export / f"{self.preset(stage).name}-q8_0.gguf"
+
+
+def read_back(path: Path, run: Path) -> Path:
+    """The checkpoint in RUN/models of a GGUF, or of the default model if the path is `default`; any other path as it is.
+
+    Raises UserError if the file cannot be read back.
+    """
+    from codelm.default_model.locate import named
+
+    path = named(path)
+    if path.suffix != ".gguf":
+        return path
+    from codelm.export.restore import restore
+
+    return restore(run / "models", path)
 
 
 @contextlib.contextmanager

@@ -42,24 +42,29 @@ def train(
 def encode(
     run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with its corpus.")],
     tokenizer: Annotated[
-        Path, typer.Option(metavar="PATH", help="A tokenizer.json, or the run folder or checkpoint that it belongs to.")
+        Path,
+        typer.Option(
+            metavar="PATH|default",
+            help="A tokenizer.json, or the run folder, checkpoint or GGUF that it belongs to; default: the default model.",
+        ),
     ],
 ) -> None:
     """Encode both splits with a tokenizer that is there already: DIR/tokenizer and DIR/tokens.
 
     A model can only be trained further, or be a teacher, on tokens of its own tokenizer.
 
-    Example: codelm tokenizer encode --run runs/mine --tokenizer runs/base
+    Examples: codelm tokenizer encode --run runs/mine --tokenizer runs/base
+
+    codelm tokenizer encode --run runs/mine --tokenizer default
     """
     from cli.progress import Display
-    from cli.stages import RunFolder
+    from cli.stages import RunFolder, read_back
     from codelm.stage import lock
     from codelm.tokenizer import find
 
-    source = find(tokenizer)
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
-        made = folder.take_tokenizer(source).counts
+        made = folder.take_tokenizer(find(read_back(tokenizer, run))).counts
         tokens = folder.encode().counts
     tell(folder, made, tokens)
 

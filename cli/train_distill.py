@@ -11,7 +11,10 @@ from codelm.errors import UserError
 
 def distill(
     run: Annotated[Path, typer.Option(metavar="RUN", help="The run folder, with its tokens.")],
-    teacher: Annotated[Path, typer.Option(metavar="CKPT", help="A checkpoint on the same tokenizer; it may be of any shape.")],
+    teacher: Annotated[
+        Path,
+        typer.Option(metavar="CKPT|FILE.gguf", help="A checkpoint or export on the same tokenizer; it may be of any shape."),
+    ],
     start: Annotated[
         Path | None,
         typer.Option(
@@ -41,10 +44,11 @@ def distill(
     """
     from cli.ranks import launched_for
     from cli.stages import RunFolder, training
+    from codelm import checkpoints
     from codelm.config.options import parse_settings
     from codelm.config.preset import Preset, load_preset
     from training import origin
-    from training.distill import continued, stable_checkpoint
+    from training.distill import stable_checkpoint
 
     if student is not None and start is not None:
         raise UserError("--student and --from are both given", "give one: a fresh student, or a checkpoint to take up")
@@ -57,8 +61,8 @@ def distill(
         if student is not None:
             preset = load_preset(student).with_changes(changes).with_training(tokens=tokens)
         else:
-            start = origin.given(start, "--from") if start else stable_checkpoint(folder.pretrain)
-            preset = continued(start, tokens).with_changes(changes)
-        counts = folder.run_distill(preset, teacher, start, cache, restart).counts
+            start = checkpoints.given(start, "--from") if start else stable_checkpoint(folder.pretrain)
+            preset = origin.continued(start, tokens).with_changes(changes)
+        counts = folder.run_distill(preset, folder.given(teacher, "--teacher"), start, cache, restart).counts
     heard = f"heard the teacher from step {counts['taught_from_step']:,} to {counts['steps']:,}"
     typer.echo(f"{heard}; {summary(folder.distill, counts)}")

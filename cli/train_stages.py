@@ -35,7 +35,9 @@ def stages(
     ] = None,
     resume_from: Annotated[
         Path | None,
-        typer.Option(metavar="CKPT", help="Begin the first of the stages with the weights of this checkpoint."),
+        typer.Option(
+            metavar="CKPT|FILE.gguf|default", help="Begin the first of the stages with these weights, as --init of pretrain."
+        ),
     ] = None,
     devices: Devices = None,
     measure: Annotated[
@@ -51,6 +53,7 @@ def stages(
 
     codelm train stages --execute --stages 0 --run runs/mine --set pretrain.tokens=1e8
     """
+    from cli.stages import read_back
     from codelm.stage import lock
 
     if not execute:
@@ -64,6 +67,7 @@ def stages(
     here = configuration(config, None, stages, settings, "here", devices or gpus())
     chosen = here.chosen(stages)
     with lock(run / "stages"):
+        resume_from = read_back(resume_from, run) if resume_from else None
         for place, one in enumerate(refused_now_or_never(here, chosen, shape, run, number, resume_from)):
             if one.finished:
                 typer.echo(f"stage {one.stage.id}: {one.folder.name} is finished, skipped; see {one.folder / 'review.html'}")
@@ -132,8 +136,8 @@ def begin(config: "StagesConfig", one: "Round", shape: Any, run: Path, resume_fr
 
 def check_init(init: Path, preset: Any, stage: "Stage") -> None:
     """Raises UserError, naming the stage, if a checkpoint has another shape."""
+    from codelm.checkpoints import given
     from codelm.models import check_weights_fit
-    from training.origin import given
 
     try:
         check_weights_fit(given(init, "--resume-from"), preset.model)

@@ -12,6 +12,8 @@ Files of one repository, as in Qwen2.5-Coder (arXiv 2409.12186, section 3.2.2), 
 ending a line; the last of them may be a fill-in-the-middle example:
 
     <|repo_name|>name⏎ <|file_sep|>path⏎ content <|file_sep|>path⏎ content … <|endoftext|>
+
+Served, the files before the last are chunks of the workspace, and the last is the prompt of the open file.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,6 +83,40 @@ def repo_header(tokens: FimTokens, encode: Callable[[str], Sequence[int]], name:
 def file_header(tokens: FimTokens, encode: Callable[[str], Sequence[int]], path: str) -> list[int]:
     """The token ids that open a file of a repository."""
     return [tokens.file_sep, *encode(f"{path}\n")]
+
+
+def file_content(encode: Callable[[str], Sequence[int]], text: str) -> list[int]:
+    """The token ids of a file's text, whose last line is ended if it is not."""
+    return [*encode(text), *(() if text.endswith("\n") else encode("\n"))]
+
+
+def longest_name(window: int) -> int:
+    """How many tokens a name may have in a context of `window` tokens: an eighth of a training window, which is one longer."""
+    return (window + 1) // 8
+
+
+def shortened(header: Sequence[int], longest: int) -> list[int]:
+    """A header whose name has at most `longest` tokens; the end of a path tells more than its beginning."""
+    return [header[0], *header[max(1, len(header) - longest) :]]
+
+
+def repository(
+    tokens: FimTokens,
+    encode: Callable[[str], Sequence[int]],
+    name: str,
+    files: Sequence[tuple[str, str]],
+    path: str,
+    longest: int,
+) -> list[int]:
+    """The token ids in front of a file's prompt: its repository's name, other files of it, and the file's own name.
+
+    files: (path, text), whole files or runs of lines. path: of the file that the prompt is for. longest: `longest_name` of
+    the context.
+    """
+    ids = shortened(repo_header(tokens, encode, name), longest)
+    for other, text in files:
+        ids += [*shortened(file_header(tokens, encode, other), longest), *file_content(encode, text)]
+    return ids + shortened(file_header(tokens, encode, path), longest)
 
 
 OVERHEAD = 4

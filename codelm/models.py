@@ -137,16 +137,63 @@ def build_model(model: ModelConfig, endoftext: int, pad: int, seed: int = 0) -> 
         return AutoModelForCausalLM.from_config(transformers_config(model, endoftext, pad), dtype=torch.float32)
 
 
-def load_model(checkpoint: Path) -> Any:
-    """The model of a checkpoint in Hugging Face layout, in float32. Raises UserError if it is damaged."""
+def weight_shapes(config: Any) -> dict[str, list[int]]:
+    """Name → shape of each weight that a checkpoint of a transformers configuration holds, the tied head once."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def load_model(checkpoint: Path, dtype: Any = "float32", device: Any = "cpu", quantization: Any = None) -> Any:
+    """The model of a checkpoint in Hugging Face layout.
+
+    dtype, device: torch's, or their names. quantization: from `bitsandbytes_config`. Raises UserError if the checkpoint is
+    damaged, torch.OutOfMemoryError if the device is too small.
+    """
+    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    options = {"quantization_config": quantization, "device_map": {"": device}} if quantization else {}
     try:
-        return AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float32", local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, local_files_only=True, **options)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # safetensors, json and transformers each raise their own
         raise unreadable(checkpoint, error) from error
+    return model if quantization else model.to(device)
+
+
+def bitsandbytes_config(bits: int, dtype: Any, option: str) -> Any:
+    """How transformers is to load a model whose linear layers bitsandbytes holds in 8 or 4 bits.
+
+    LLM.int8() (arXiv 2208.07339), or NF4 with scales that are quantised too (arXiv 2305.14314). dtype: torch's, in which
+    4 bits are computed. option: that the user asked with. Raises UserError if bitsandbytes is missing.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{option} needs the package bitsandbytes", "pip install 'codelm[qlora]', or leave that off") from error
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def fast_dtype(device: Any) -> Any:
+    """What a torch.device computes in fastest: bfloat16 where it has instructions for it, else float32, on old GPUs float16."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32
 
 
 def unreadable(checkpoint: Path, error: Exception) -> UserError:
@@ -173,9 +220,8 @@ def check_weights_fit(checkpoint: Path, model: ModelConfig) -> None:
 
     Settings of the context may differ: context_length, rope_theta, rope_scaling and sliding_window.
     """
-    import torch
     from safetensors import safe_open
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     ours = transformers_config(model, 0, 0)
     try:
@@ -190,9 +236,7 @@ def check_weights_fit(checkpoint: Path, model: ModelConfig) -> None:
         if getattr(theirs, name, None) != getattr(ours, name)
     ]
     if not differing:
-        with torch.device("meta"):
-            built = AutoModelForCausalLM.from_config(ours)
-        expected = {name: list(parameter.shape) for name, parameter in built.named_parameters()}
+        expected = weight_shapes(ours)
         if shapes != expected:
             kind = f"{theirs.model_type} ≠ {ours.model_type}"
             differing = [kind, *sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))[:2]]

@@ -131,15 +131,14 @@ def byte_characters() -> list[str]:
 
 
 def find(path: Path) -> Path:
-    """The tokenizer.json that a path means: that file, or the one of a folder, a run, or the run that a checkpoint is of.
+    """The tokenizer.json that a path means: that file, or the one of a folder, a run, or the run that it lies in.
 
     Raises UserError if there is none.
     """
-    run = path.absolute().parent.parent
-    for candidate in (path, path / FILE, path / "tokenizer" / FILE, run / "tokenizer" / FILE):
+    for candidate in (path, path / FILE, *(folder / "tokenizer" / FILE for folder in (path, *path.absolute().parents))):
         if candidate.is_file():
             return candidate
-    raise UserError(f"{path}: no {FILE} there", "give a tokenizer.json, a run folder, or a checkpoint in its run folder")
+    raise UserError(f"{path}: no {FILE} there", f"give a run's folder, a checkpoint in one, or a GGUF, or put a {FILE} there")
 
 
 def fingerprint_of(path: Path) -> str:
@@ -169,20 +168,44 @@ def take(folder: Path, source: Path) -> Manifest:
     return Manifest.read(folder)
 
 
+def byte_level(model: models.BPE, split: str) -> Backend:
+    """A byte-level BPE around its merges. split: of PATTERNS."""
+    backend = Backend(model)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERNS[split]), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def add_special(backend: Backend, tokens: list[str]) -> None:
+    """Appends tokens that no text is ever parsed for."""
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+
+
+def rebuilt(learned: list[str], special: list[str], merges: list[str], split: str) -> str:
+    """The tokenizer.json of a vocabulary, as `train` would have written it.
+
+    learned, special: tokens by their ids, those of texts before those of no text, special and unused. merges: by their rank,
+    "left right". split: of PATTERNS. Raises whatever the library does if they do not fit together.
+    """
+    vocabulary = {token: id_ for id_, token in enumerate(learned)}
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    backend = byte_level(models.BPE(vocab=vocabulary, merges=pairs), split)
+    add_special(backend, special)
+    return str(backend.to_str())
+
+
 def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progress = silent) -> Manifest:
     """Trains the BPE on the training split of a corpus; the stage folder `<run>/tokenizer`."""
     made = Manifest.read(corpus)
     stage = Stage(folder, config, {"corpus": fingerprint(corpus)}, libraries=("tokenizers",))
     if manifest := stage.done():
         return manifest
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERNS[config.split]), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
+    backend = byte_level(models.BPE(), config.split)
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size - len(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -205,7 +228,7 @@ def train(folder: Path, config: TokenizerConfig, corpus: Path, progress: Progres
         learned = backend.get_vocab_size()
         # a small corpus runs out of pairs to merge; the model's shape stays that of its preset
         unused = [UNUSED.format(i) for i in range(config.vocab_size - learned - len(SPECIAL_TOKENS))]
-        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (*SPECIAL_TOKENS, *unused)])
+        add_special(backend, [*SPECIAL_TOKENS, *unused])
         (temporary / FILE).write_text(backend.to_str(), encoding="utf-8")
         stage.counts = {"vocab_size": backend.get_vocab_size(), "unused": len(unused), "trained_on_bytes": read}
     return Manifest.read(folder)

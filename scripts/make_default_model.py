@@ -1,4 +1,4 @@
-"""Makes the model that codelm brings along of a finished run: evaluates it, exports it, and packs its Q8_0 file.
+"""Makes the model that codelm brings along of a finished run: evaluates, exports and calibrates it, and packs its Q8_0 file.
 
     python scripts/make_default_model.py runs/default --beside runs/five-minutes
 
@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from cli.calibrate import ASKED, ask, learn
 from cli.evaluate import system_at
 from cli.progress import Display
 from cli.served import Served
@@ -21,34 +22,53 @@ from codelm.evaluation.evaluate import EvaluateConfig
 from codelm.stage import Manifest, lock
 
 
-def make(run: Path, beside: list[Path], places: int, tokens: int, bundle: Path) -> Path:
-    """The packed GGUF. beside: other runs, checkpoints or GGUF files for the table."""
+def make(run: Path, stage: str, beside: list[Path], places: int, tokens: int, asked: int, bundle: Path) -> Path:
+    """The packed GGUF. stage: a training in the run. beside: other runs, checkpoints or GGUF files for the table.
+
+    asked: places that the gate is fitted on and checked at; a model that gets too few of them right has none.
+    """
     config = EvaluateConfig(places=places, tokens=tokens)
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
+        folder.results_of(stage)
         evaluation = folder.evaluate
-        folder.run_evaluate(config, [folder.trained_model(), *folder.baselines(), *map(system_at, beside)])
-        folder.run_export()
-        model = folder.bundle()
+        folder.run_evaluate(config, [folder.trained_model(stage), *folder.baselines(stage), *map(system_at, beside)])
+        folder.run_export(stage=stage)
+        model = folder.bundle(stage)
         check(model, Manifest.read(folder.corpus))
+        try:
+            with display.stage("calibrate") as progress:
+                learn(model, ask(model, folder.held_out(), asked, 0, None, progress), ASKED)
+        except UserError as error:
+            print(f"no gate: {error}", file=sys.stderr)
         folder.evaluate = evaluation.with_name(f"evaluate-{model.stem}")
         folder.run_evaluate(config, [Served(model)])
-        pack(bundle, model, folder.pretrain, folder.corpus, evaluation, folder.evaluate)
+        pack(bundle, model, run / stage, folder.corpus, evaluation, folder.evaluate)
     return default_model(bundle)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run folder, with a finished pretraining")
+    parser.add_argument("--stage", default="pretrain", help="the training's folder in the run")
     parser.add_argument(
         "--beside", type=Path, action="append", default=[], help="another run, checkpoint or GGUF for the table"
     )
     parser.add_argument("--places", type=int, default=1_000, help="cursors of each kind")
     parser.add_argument("--tokens", type=int, default=500_000, help="of the validation split, for bits per byte")
+    parser.add_argument("--gate-places", type=int, default=4_000, help="cursors that the gate is fitted on and checked at")
     parser.add_argument("--out", type=Path, default=BUNDLE, help="another folder than that of the default model")
     arguments = parser.parse_args()
     try:
-        path = make(arguments.run, arguments.beside, arguments.places, arguments.tokens, arguments.out)
+        path = make(
+            arguments.run,
+            arguments.stage,
+            arguments.beside,
+            arguments.places,
+            arguments.tokens,
+            arguments.gate_places,
+            arguments.out,
+        )
     except UserError as error:
         sys.exit(f"error: {error}")
     total = sum(file.stat().st_size for file in path.parent.iterdir())

@@ -1,6 +1,5 @@
 """The HTTP server: the protocols' routes, health, and errors in one form."""
 
-import ipaddress
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codelm import __version__
-from serving.engine import Engine
+from codelm.errors import UserError
+from serving.local import is_loopback, name_of_host
+from serving.models import Models, UnknownModelError
+from serving.protocols import models as model_routes
 from serving.protocols import native, openai
+from serving.request import UnavailableError
 
+OF_DEFAULT = ("gate", "attribution", "workspaces", "mixture", "upstream")
+"""What health tells of the default model apart from its place among the models."""
 BODY_LIMIT = 4 * 2**20
 """Bytes of a request's body."""
 
@@ -28,8 +33,8 @@ Errors of every route: `{"error": {"code": 400, "message": "…", "type": "…"}
 """
 
 
-def create_app(engine: Engine, host: str = "127.0.0.1") -> FastAPI:
-    """The application around an engine. host: what it is bound to; on loopback it answers local names only."""
+def create_app(models: Models, host: str = "127.0.0.1") -> FastAPI:
+    """The application around models. host: what it is bound to; on loopback it answers local names only."""
     app = FastAPIOffline(  # the API page must not load its scripts from a CDN
         redoc_url=None,
         title="codelm",
@@ -37,21 +42,32 @@ def create_app(engine: Engine, host: str = "127.0.0.1") -> FastAPI:
         description=DESCRIPTION,
         swagger_ui_parameters={"validatorUrl": None},
     )
-    app.include_router(native.router(engine))
-    app.include_router(openai.router(engine))
+    app.include_router(native.router(models))
+    app.include_router(openai.router(models))
+    app.include_router(model_routes.router(models))
 
     @app.get("/v1/health", tags=["health"])
     @app.get("/health", tags=["health"])
     async def health() -> dict[str, Any]:
-        """Answers as soon as the model is loaded; also in the terms of clients that look for a model's name."""
-        name = engine.model.metadata.name
-        local = {"model_id": name, "device": "cpu", "cuda_devices": []}
+        """Answers as soon as the models are loaded; also in the terms of clients that look for a model's name."""
+        problem, counts, served = models.problem(), models.counts(), models.facts()
+        name, default = models.default.name, served[0]
+        device = default.get("device", "cpu")  # of an upstream it is not known
+        local = {"model_id": name, "device": device, "cuda_devices": []}
         return {
-            "status": "ok",
+            "status": "degraded" if problem else "ok",
+            "problem": problem,
             "model": name,
-            "requests": {"completed": engine.completed, "cancelled": engine.cancelled},
+            "requests": {
+                "completed": counts["completed"],
+                "cancelled": counts["cancelled"],
+                "failed": counts["failed"],
+                "predictedTokens": counts["predicted_tokens"],
+            },
+            **{key: default[key] for key in OF_DEFAULT if key in default},
+            "served": served,
             "chat_model": None,
-            "device": "cpu",
+            "device": device,
             "cuda_devices": [],
             "models": {"completion": {"local": local}},
             "arch": platform.machine(),
@@ -68,6 +84,14 @@ def create_app(engine: Engine, host: str = "127.0.0.1") -> FastAPI:
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
         not_utf8 = isinstance(error.__cause__, UnicodeDecodeError)
         return error_answer(error.status_code, "the body is not UTF-8" if not_utf8 else error.detail, error.headers)
+
+    @app.exception_handler(UserError)
+    async def refused(request: Request, error: UserError) -> JSONResponse:
+        return error_answer(404 if isinstance(error, UnknownModelError) else 400, str(error))
+
+    @app.exception_handler(UnavailableError)
+    async def unavailable(request: Request, error: UnavailableError) -> JSONResponse:
+        return error_answer(503, str(error))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
@@ -102,14 +126,6 @@ def schema_of(app: FastAPI) -> dict[str, Any]:
         for operation in path.values():
             operation["responses"].pop("422", None)
     return schema
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class BodyLimit:
@@ -149,8 +165,8 @@ class LocalNamesOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-            name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-            if not is_loopback(name.strip("[]")):
+            name = name_of_host(host)
+            if not is_loopback(name):
                 answer = error_answer(403, f"this server is for this machine only, not for the name {name!r}")
                 await answer(scope, receive, send)
                 return

@@ -1,205 +1,207 @@
-"""The engine: one thread owns the model and completes requests in the order they came."""
+"""The engine: completes requests, many at once. The face of the scheduler, which works on them."""
 
-import contextlib
-import logging
-import queue
 import threading
-import time
-import uuid
+from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from functools import lru_cache
+from dataclasses import replace
+from typing import Any
 
-from serving import prompt
-from serving.llamacpp import LlamaCpp
-from serving.request import Completion, CompletionRequest, StopReason, Timings
-from serving.sampling import Sampler
-from serving.stop import GrowingText, StopRules
+from serving import backend
+from serving.backend import Backend, Memory
+from serving.job import CancelledError, Job, OnText
+from serving.mixture import Mixer, Mixers
+from serving.mixture.table import MAX_VOCAB
+from serving.request import CompletionRequest
+from serving.scheduler import Scheduler
+from serving.speculation import DraftModel
+from serving.type_through import ShownSuggestions
+from serving.workspace.context import Contexts
 
-logger = logging.getLogger(__name__)
+__all__ = ["CancelledError", "Engine", "Job"]
 
-OnText = Callable[[str], None]
-
-
-class CancelledError(Exception):
-    """The request was cancelled, or a newer one of the same client for the same document took its place."""
-
-
-class Job:
-    """A submitted request: its future, and the way to give it up.
-
-    The future holds a Completion, or raises CancelledError, or whatever went wrong in the model.
-    """
-
-    def __init__(self, request: CompletionRequest, on_text: OnText | None) -> None:
-        self.request = request
-        self.future: Future[Completion] = Future()
-        self.submitted = time.monotonic()
-        self._on_text = on_text
-        self._streamed = 0
-        self._cancelled = threading.Event()
-
-    def cancel(self) -> None:
-        """Ends the work soon; the future raises CancelledError at once. Does nothing to a finished job."""
-        self._cancelled.set()
-        with contextlib.suppress(InvalidStateError):  # it was finished in this very moment
-            self.future.set_exception(CancelledError())
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def finish(self, result: Completion | Exception) -> None:
-        """Resolves the future, unless cancel() has."""
-        with contextlib.suppress(InvalidStateError):
-            if isinstance(result, Exception):
-                self.future.set_exception(result)
-            else:
-                self.future.set_result(result)
-
-    def check(self) -> bool:
-        """Whether time is over. Raises CancelledError."""
-        if self.cancelled:
-            raise CancelledError
-        budget = self.request.budget_ms
-        return budget is not None and milliseconds(self.submitted, time.monotonic()) >= budget
-
-    def stream(self, settled: str) -> None:
-        """Hands on what is new of the text that will stay."""
-        if self._on_text and len(settled) > self._streamed:
-            self._on_text(settled[self._streamed :])
-            self._streamed = len(settled)
+PARALLEL = 4
+REMEMBERED = 64
+"""Completions that may still be accepted, each with its request, which has a whole file."""
+IN_BACKGROUND = 64
+"""Prompts that wait to be read ahead; of more, the oldest are given up."""
 
 
 class Engine:
-    """Completes requests one after the other. Safe to use from every thread."""
+    """Completes requests. Safe to use from every thread."""
 
-    def __init__(self, model: LlamaCpp) -> None:
-        """Takes the model over: close() closes it. `completed` and `cancelled` count what became of the requests."""
+    def __init__(
+        self,
+        model: Backend,
+        parallel: int = PARALLEL,
+        draft_model: DraftModel | None = None,
+        *,
+        read_files: bool = False,
+        mixture: bool | backend.Mixer = True,
+        healing: bool = True,
+        speculation: bool = True,
+    ) -> None:
+        """Takes the models over: close() closes them. parallel: texts to work on at once.
+
+        read_files: of folders that requests name, for context. mixture: whether the project is mixed into the model's
+        probabilities, or what else is; if it is not, it drafts all the same. healing: whether a word that is half typed is read
+        as the beginning of its token. speculation: whether tokens are guessed ahead, by the draft model or else; the text is
+        the same.
+
+        `suggestions` are asked before the model; who shows a completion has them remember it.
+        `completed` and `cancelled` count what became of the requests, `failed` those that the model could not answer.
+        """
         self.model = model
-        # from one keystroke to the next nearly all lines and the suffix are the same
-        self._encode = lru_cache(maxsize=512)(model.encode)
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._draft_model = draft_model
+        self.suggestions = ShownSuggestions()
         self._newest: dict[tuple[str, str], Job] = {}
+        self._ahead: OrderedDict[tuple[str | None, str | None] | int, Job] = OrderedDict()
+        self._answered: OrderedDict[str, tuple[CompletionRequest, str]] = OrderedDict()
         self._lock = threading.RLock()
-        self._running: Job | None = None
         self.completed = 0
         self.cancelled = 0
+        self.failed = 0
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        of_project = isinstance(mixture, bool) and (mixture or speculation) and model.vocab_size <= MAX_VOCAB
+
+        def new_mixer(on_change: Callable[[], object]) -> Mixer:
+            return Mixer(model.encode, model.piece, model.vocab_size, on_change=on_change)
+
+        self.contexts = Contexts(
+            model.fim,
+            model.context_length,
+            repo_context=model.metadata.repo_context,
+            read_files=read_files,
+            mixers=Mixers(new_mixer) if of_project else None,
+        )
+        mixer = self.contexts if of_project else None if isinstance(mixture, bool) else mixture
+        self._scheduler = Scheduler(
+            model, parallel, self.contexts, draft_model, mixer, mixture is not False, healing, speculation, self.warm
+        )
 
     def submit(self, request: CompletionRequest, on_text: OnText | None = None) -> Job:
-        """Queues a request. on_text: called from the engine's thread with each new piece of the text."""
+        """Begins a request. on_text: called with each new piece of the first candidate's text, from the engine's thread.
+
+        A newer request of the same client for the same document cancels an older one.
+        """
         job = Job(request, on_text)
+        found = self.suggestions.find(request)
         with self._lock:
-            if self._closed:
-                raise RuntimeError("the engine is closed")
+            self._check_open()
+            if not found and (ahead := self._ahead.pop((request.client, request.document), None)):
+                ahead.cancel()
             if request.client is not None and request.document is not None:
                 key = (request.client, request.document)
                 if older := self._newest.get(key):
                     older.cancel()
                 self._newest[key] = job
-                job.future.add_done_callback(lambda _: self._leave(key, job))
-            self._queue.put(job)
+                job.future.add_done_callback(lambda _: self._forget_newest(key, job))
+        job.future.add_done_callback(lambda _: self._count(job))
+        if found:
+            job.stream(found.text)
+            job.finish(found)
+        else:
+            self._scheduler.put(job)
         return job
 
+    def warm(self, request: CompletionRequest) -> Job:
+        """Reads a request's prompt when nothing else is to be done, so that the request will find it read.
+
+        Gives way to every other request at once; the next one for the same document cancels it.
+        """
+        return self._put_ahead(Job(replace(request, budget_ms=None, candidates=1), background=True, read_only=True))
+
+    def accepted(self, id_: str) -> Job | None:
+        """To be told that a completion was taken: what may come on the next line is made ahead, in the background.
+
+        id_: of the completion; None is returned if it is not known, or no longer.
+        """
+        with self._lock:
+            request, text = self._answered.get(id_, (None, ""))
+        if request is None or request.temperature > 0:
+            return None
+        next_line = replace(request, prefix=f"{request.prefix}{text}\n", budget_ms=None, candidates=1)
+        job = Job(next_line, background=True)
+
+        def remember(_: object) -> None:
+            if not job.cancelled and not job.future.exception():
+                self.suggestions.remember(next_line, job.future.result())
+
+        job.future.add_done_callback(remember)
+        return self._put_ahead(job)
+
+    @property
+    def predicted_tokens(self) -> int:
+        """How many were written, also of texts that nobody waited for."""
+        return self._scheduler.predicted
+
+    def check(self) -> None:
+        """Has a few tokens written, no request's. Raises whatever goes wrong with that."""
+        job = Job(CompletionRequest(prefix="def add(a, b):\n    return ", max_tokens=4))
+        self._scheduler.put(job)
+        job.future.result()
+
+    def memory(self) -> Memory:
+        """A draft counts among what comes with the engine."""
+        weights, contexts = self.model.memory()
+        return Memory(weights, contexts + sum(self._draft_model.memory() if self._draft_model else ()))
+
+    def problem(self) -> str | None:
+        """What is wrong with the model or its file, though requests are taken; None if nothing is."""
+        return self._scheduler.problem() or self.model.problem()
+
+    def facts(self) -> dict[str, Any]:
+        """Where it computes, what is known of projects, and what memory that takes (`Contexts.facts`)."""
+        return {"device": self.model.device, **self.contexts.facts()}
+
     def close(self) -> None:
-        """Gives up all work, ends the thread and frees the model."""
+        """Gives up all work, ends the thread and frees the models."""
         with self._lock:
             self._closed = True
-            if self._running:
-                self._running.cancel()
-        self._queue.put(None)
-        self._thread.join()
+        self._scheduler.close()
+        self.contexts.close()
+        if self._draft_model:
+            self._draft_model.close()
         self.model.close()
 
-    def _leave(self, key: tuple[str, str], job: Job) -> None:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+
+    def _put_ahead(self, job: Job) -> Job:
+        request = job.request
+        key = id(job) if request.document is None else (request.client, request.document)
+        with self._lock:
+            self._check_open()
+            if older := self._ahead.pop(key, None):
+                older.cancel()
+            self._ahead[key] = job
+            if len(self._ahead) > IN_BACKGROUND:
+                self._ahead.popitem(last=False)[1].cancel()
+        job.future.add_done_callback(lambda _: self._forget_ahead(key, job))
+        self._scheduler.put(job)
+        return job
+
+    def _forget_ahead(self, key: tuple[str | None, str | None] | int, job: Job) -> None:
+        with self._lock:
+            if self._ahead.get(key) is job:
+                del self._ahead[key]
+
+    def _forget_newest(self, key: tuple[str, str], job: Job) -> None:
         with self._lock:
             if self._newest.get(key) is job:
                 del self._newest[key]
 
-    def _work(self) -> None:
-        while job := self._queue.get():
-            with self._lock:
-                self._running = job
-                if self._closed:
-                    job.cancel()
-            try:
-                job.finish(self._complete(job))
-                self.completed += 1
-            except CancelledError:
-                job.cancel()
+    def _count(self, job: Job) -> None:
+        error = job.future.exception()
+        with self._lock:
+            if isinstance(error, CancelledError):
                 self.cancelled += 1
-            except Exception as error:
-                logger.exception("a completion failed")
-                self.model.forget()
-                job.finish(error)
-            finally:
-                self._running = None
-
-    def _complete(self, job: Job) -> Completion:
-        """The completion of a request. Raises CancelledError."""
-        request, model = job.request, self.model
-        started = time.monotonic()
-        job.check()
-        max_tokens = min(request.max_tokens, model.context_length // 2)
-        ids = prompt.build(
-            model.fim,
-            model.metadata.fim_order,
-            self._encode,
-            request.prefix,
-            request.suffix,
-            model.context_length - max_tokens,
-        )
-        cached = model.reuse(ids)
-        late = self._read(job, ids, cached)
-        read = time.monotonic()
-
-        text = GrowingText(StopRules.of(request))
-        sampler = Sampler(request.temperature, request.top_p, request.seed)
-        logprobs: list[tuple[int, float]] = []  # where in the text the token begins, and its log-probability
-        reason = StopReason.DEADLINE if late else None
-        while reason is None:
-            if len(logprobs) >= max_tokens:
-                reason = StopReason.LENGTH
-                break
-            token, logprob = sampler.pick(model.logits())
-            logprobs.append((len(text.text), logprob))
-            reason = StopReason.EOS if model.is_special(token) else text.append(model.piece(token))
-            if reason is None:
-                job.stream(text.settled)
-                model.read([token])
-                reason = StopReason.DEADLINE if job.check() else None
-        if reason in (StopReason.LENGTH, StopReason.DEADLINE):
-            text.cut_off()
-        job.stream(text.text)
-        ended = time.monotonic()
-        return Completion(
-            id=f"cmpl-{uuid.uuid4().hex}",
-            text=text.text,
-            stop_reason=reason,
-            logprobs=tuple(logprob for start, logprob in logprobs if start < len(text.text)),
-            timings=Timings(
-                prompt_tokens=len(ids),
-                cached_tokens=cached,
-                predicted_tokens=len(logprobs),
-                queue_ms=milliseconds(job.submitted, started),
-                prompt_ms=milliseconds(started, read),
-                predict_ms=milliseconds(read, ended),
-                total_ms=milliseconds(job.submitted, ended),
-            ),
-        )
-
-    def _read(self, job: Job, ids: list[int], cached: int) -> bool:
-        """Reads the prompt from `cached` on; True if time was over before the end."""
-        for start in range(cached, len(ids), self.model.chunk):
-            if job.check():
-                return True
-            self.model.read(ids[start : start + self.model.chunk])
-        return job.check()
-
-
-def milliseconds(start: float, end: float) -> float:
-    """Milliseconds between two times of the monotonic clock."""
-    return round((end - start) * 1000, 3)
+            elif error:
+                self.failed += 1
+            else:
+                self.completed += 1
+                completion = job.future.result()
+                for one in (completion, *completion.alternatives):
+                    self._answered[one.id] = job.request, one.text
+                while len(self._answered) > REMEMBERED:
+                    self._answered.popitem(last=False)

@@ -1,34 +1,35 @@
 """Where a completion ends: pure functions of the text so far, and the growing text they are applied to.
 
-The rules look at newlines, indentation and given strings, so they hold for every language.
+The rules look at newlines, given strings, indentation and, where a block ends, at what the language writes there.
 """
 
 import codecs
 from dataclasses import dataclass
 
+from serving.lines import allowed_lines
 from serving.request import CompletionRequest, StopReason, TriggerKind
+from serving.scope import ANYWHERE, Block, line_before, scope_end
 
-MAX_LINES = {TriggerKind.AUTOMATIC: 1, TriggerKind.INVOKED: 8}
-"""How many lines to write when the client does not say."""
-
-TAB_WIDTH = 4
+MAX_LINES = {TriggerKind.AUTOMATIC: 4, TriggerKind.INVOKED: 8}
+"""How many lines to write at most when the client does not say; most places leave room for one."""
 
 
 @dataclass(frozen=True)
 class StopRules:
-    """before: the cursor's line up to the cursor. max_lines: None turns off the line rules."""
+    """before: the cursor's line up to the cursor. max_lines: None turns off the line rules. block: where the cursor is."""
 
     before: str
     max_lines: int | None
     stop: tuple[str, ...] = ()
+    block: Block = ANYWHERE
 
     @classmethod
     def of(cls, request: CompletionRequest) -> "StopRules":
-        """The rules for a request: text after the cursor on its line leaves room for one line only."""
-        before = request.prefix.rpartition("\n")[2]
-        after = request.suffix.partition("\n")[0]
-        max_lines = 1 if request.max_lines is not None and after.strip() else request.max_lines
-        return cls(before, max_lines, tuple(filter(None, request.stop)))
+        """The rules for a request."""
+        before = line_before(request.prefix)
+        max_lines = allowed_lines(request)
+        block = Block.of(request) if max_lines is not None and max_lines > 1 else ANYWHERE
+        return cls(before, max_lines, tuple(filter(None, request.stop)), block)
 
     @property
     def multi_line(self) -> bool:
@@ -39,7 +40,7 @@ class StopRules:
         found = [(at, StopReason.STOP) for stop in self.stop if (at := text.find(stop)) >= 0]
         if (line := line_end(text, self.max_lines)) is not None:
             found.append((line, StopReason.LINE))
-        if self.multi_line and (scope := scope_end(self.before, text)) is not None:
+        if self.multi_line and (scope := scope_end(self.before, text, self.block)) is not None:
             found.append((scope, StopReason.SCOPE))
         return min(found, key=lambda cut: cut[0], default=None)
 
@@ -69,26 +70,6 @@ def line_end(text: str, max_lines: int | None) -> int | None:
         if at < 0:
             return None
     return at
-
-
-def scope_end(before: str, text: str) -> int | None:
-    """The end of the last non-blank line before the first one that is indented less than the cursor's line."""
-    first, *rest = text.split("\n")
-    limit = indentation(before + first)
-    at = end = len(first)
-    for line in rest:
-        at += 1 + len(line)
-        if line.strip():
-            if indentation(line) < limit:
-                return end
-            end = at
-    return None
-
-
-def indentation(line: str) -> int:
-    """Columns of blanks before the line's text; all of them in a blank line."""
-    expanded = line.expandtabs(TAB_WIDTH)
-    return len(expanded) - len(expanded.lstrip())
 
 
 def overlap(text: str, stop: str) -> int:

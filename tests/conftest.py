@@ -3,6 +3,7 @@
 import os
 import shutil
 import sysconfig
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -153,6 +154,32 @@ def gguf_f16(bundle: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_gguf(
+    run: Path,
+    tiny_preset: Preset,
+    corpus: Path,
+    tokens_dir: Path,
+    tokenizer_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A model of half the layers with the same tokenizer, trained for a while: a draft."""
+    from codelm.export.export import export
+    from training.pretrain import pretrain
+
+    model = tiny_preset.model.model_copy(update={"layers": 1})
+    training = tiny_preset.pretrain.model_copy(update={"tokens": 102_400})
+    preset = tiny_preset.model_copy(update={"name": "small", "model": model, "pretrain": training})
+    folder = tmp_path_factory.mktemp("small")
+    pretrain(folder / "pretrain", preset, tokens_dir, tokenizer_dir)
+    trained = Manifest.read(folder / "pretrain")
+    scores = {"bits_per_byte": None, "exact_match": None}
+    export(
+        folder / "export", preset, folder / "pretrain" / trained.counts["checkpoint"], corpus, tokenizer_dir, trained, scores
+    )
+    return folder / "export" / "small-q8_0.gguf"
+
+
+@pytest.fixture(scope="session")
 def as_served(run: Path, bundle: Path, gguf: Path, corpus: Path, tokens_dir: Path) -> Path:
     """The stage folder with the scores of that file in llama.cpp, at the places of `bundle`."""
     from cli.served import Served
@@ -185,3 +212,50 @@ def default_bundle(
     folder = tmp_path_factory.mktemp("default") / "bundle"
     pack(folder, gguf, trained, permissive_corpus, run / "evaluate", as_served)
     return folder
+
+
+@pytest.fixture(scope="session")
+def marked(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float], Path]:
+    """Copies of that model file that tell which one wrote: by its gate it believes a certain share of all it writes."""
+    from codelm.export.rewrite import set_text
+    from serving.gate import Gate
+
+    def marked(name: str, confidence: float) -> Path:
+        path = tmp_path_factory.mktemp("marked") / f"{name}.gguf"
+        shutil.copy(gguf, path)
+        gate = Gate(
+            features=("mean",), mean=(-1.0,), scale=(1.0,), weights=(1.0,), bias=0.0, scores=(0.0,),
+            probabilities=(confidence,), thresholds=(0.3, 0.5), precisions=(0.4, 0.6), coverages=(1.0, 0.1),
+        )  # fmt: skip
+        set_text(path, "codelm.gate", gate.model_dump_json())
+        return path
+
+    return marked
+
+
+@pytest.fixture(scope="session")
+def random_adapter(tiny_preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """LoRA adapters for that model, without a training: strong enough to change what it writes."""
+    import numpy as np
+
+    from codelm.export.adapter import write_adapter
+
+    def random_adapter(base_sha256: str) -> Path:
+        random, model, rank, tensors = np.random.default_rng(0), tiny_preset.model, 4, {}
+        for layer in range(model.layers):
+            name = f"base_model.model.model.layers.{layer}.mlp.down_proj"
+            tensors[f"{name}.lora_A.weight"] = random.normal(0, 0.3, (rank, model.ffn)).astype(np.float32)
+            tensors[f"{name}.lora_B.weight"] = random.normal(0, 0.3, (model.width, rank)).astype(np.float32)
+        path = tmp_path_factory.mktemp("adapter") / "adapter.gguf"
+        write_adapter(path, model, tensors, float(rank), tiny_preset.name, base_sha256)
+        return path
+
+    return random_adapter
+
+
+@pytest.fixture(scope="session")
+def adapter(random_adapter: Callable[[str], Path], checkpoint: Path) -> Path:
+    """An adapter that says that it was trained upon that model."""
+    from codelm.models import weights_sha256
+
+    return random_adapter(weights_sha256(checkpoint))

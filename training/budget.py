@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from codelm.errors import UserError
+from codelm.run_folder import BUDGET
 from codelm.stage import write_atomically
-from training.run_folder import BUDGET
 
 MEASURED_SECONDS = 8.0
 DEFAULT_TOKENS_PER_PARAMETER = 20

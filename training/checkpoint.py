@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from codelm.errors import UserError
+from codelm.run_folder import STATE, found, name_of, step_of
 from codelm.stage import disk_full_is_a_user_error, file_sha256
 from training.adapter import has_adapter, read_adapter, write_adapter
 from training.optimizers import AVERAGE, averages
-from training.run_folder import STATE, found, name_of, step_of
 
 OPTIMIZER = "optimizer.pt"
 TIED = "lm_head.weight"
@@ -74,7 +74,10 @@ def save(folder: Path, state: State, model: Any) -> Path:
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:
-    """Makes a folder with weights a checkpoint that `verify` can tell from a damaged one. facts: what else to say of it."""
+    """Makes a folder with weights a checkpoint that `codelm.checkpoints.verify` can tell from a damaged one.
+
+    facts: what else to say of it.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
     (folder / STATE).write_text(json.dumps(facts | {"files": files}, indent=2) + "\n", encoding="utf-8")
@@ -111,28 +114,6 @@ def write_moments(path: Path, moments: dict[str, dict[str, torch.Tensor]]) -> No
         except RuntimeError as error:
             cause = error.__cause__ or error.__context__
             raise cause if isinstance(cause, OSError) else error from None
-
-
-def latest(folder: Path) -> Path | None:
-    """The newest checkpoint, if there is one. Raises UserError if it is damaged."""
-    paths = found(folder)
-    if not paths:
-        return None
-    verify(paths[-1])
-    return paths[-1]
-
-
-def verify(path: Path) -> None:
-    """Raises UserError if a file of the checkpoint is missing or is not what was written."""
-    try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        damaged = [name for name, sha256 in state["files"].items() if file_sha256(path / name) != sha256]
-    except (OSError, ValueError, KeyError) as error:
-        damaged = [str(error)]
-    if damaged:
-        raise UserError(
-            f"{path} is damaged ({', '.join(damaged)})", "delete that folder; training goes on from the checkpoint before it"
-        )
 
 
 def read(path: Path, model: torch.nn.Module) -> State:

@@ -2,21 +2,23 @@
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from codelm import checkpoints
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
-from codelm.models import check_weights_fit, parameter_count, weights_sha256
+from codelm.models import parameter_count
 from codelm.progress import Progress, silent
-from codelm.stage import Manifest, Stage, file_sha256
-from training import checkpoint, origin, pretrain
+from codelm.run_folder import PRESET, found, step_of
+from codelm.stage import Manifest, Stage
+from training import origin, pretrain
 from training.budget import Budget
 from training.data import Sample
 from training.distill_loss import Targets
 from training.distill_model import DistillModel, TaughtSamples
 from training.loop import Loop
-from training.run_folder import PRESET, STATE, found, step_of
 from training.schedule import decay_steps
 from training.stage import LIBRARIES, OPERATIONAL, run_stage
 from training.target_cache import TargetCache, room_for
@@ -38,7 +40,7 @@ def distill(
     """Trains a student to the end of its budget, by its teacher's distribution where `preset.distill` says so.
 
     tokens, tokenizer: the stage folders. teacher: a checkpoint, or a folder that holds checkpoints. start: a checkpoint of
-    a pretraining that is taken up as if it were resumed (`continued` gives the preset); None: a fresh student. cache: a
+    a pretraining that is taken up as if it were resumed (`origin.continued` gives the preset); None: a fresh student. cache: a
     folder for the teacher's targets; None: the teacher runs along. restart, say: as in `pretrain`.
 
     Raises UserError if the teacher or the checkpoint does not fit, if the folder holds a run with other settings or the
@@ -46,15 +48,15 @@ def distill(
     """
     preset = pretrain.budgeted(preset)
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
-    teacher = origin.given(teacher, "--teacher")
+    teacher = checkpoints.given(teacher, "--teacher")
     origin.check_tokenizer(teacher, inputs["tokenizer"], "--teacher", must_be_known=True)
-    inputs["teacher"] = weights_sha256(teacher)
+    models = {"teacher": origin.described(teacher)}
+    inputs["teacher"] = models["teacher"]["sha256"]
     first = 0
     if start is not None:
-        origin.check_tokenizer(start, inputs["tokenizer"], "--from", must_be_known=True)
-        check_weights_fit(start, preset.model)
+        inputs["from"] = origin.taken_up(start, preset, inputs["tokenizer"])
+        models["from"] = origin.described(start)
         first = step_of(start)
-        inputs["from"] = file_sha256(start / STATE)
     taught_from = first_taught_step(preset, first)
     identity = {
         "model": preset.model.model_dump(),
@@ -68,7 +70,8 @@ def distill(
         facts = {"parameters": parameter_count(preset.model), "first_step": first, "taught_from_step": taught_from}
         return facts | loop.to_the_end()
 
-    return run_stage(stage, preset, train, restart)
+    before_restart = partial(pretrain.check_data, preset, tokens, tokenizer) if restart else None
+    return run_stage(stage, preset, train, before_restart, models)
 
 
 def taught_loop(
@@ -92,7 +95,7 @@ def taught_loop(
     samples = loop.samples
     assert isinstance(samples, TaughtSamples)
     if distill.alpha:
-        steps, batch = steps_of(preset), preset.pretrain.batch_size
+        steps, batch = origin.steps_of(preset), preset.pretrain.batch_size
         first, last = taught_from * batch, steps * batch
         if cache:
             anneal_from = None
@@ -100,7 +103,7 @@ def taught_loop(
                 anneal_from = (steps - decay_steps(steps, preset.pretrain)) * batch
                 samples.anneal_from = anneal_from
             identity = {
-                "teacher": weights_sha256(teacher),
+                "teacher": origin.described(teacher)["sha256"],
                 "tokens": Manifest.read(tokens).fingerprint,
                 "tokenizer": Manifest.read(tokenizer).fingerprint,
                 "context_length": model.context_length,
@@ -134,14 +137,9 @@ def fill(cache: TargetCache, loop: Loop, teacher: Teacher, first: int, last: int
 def first_taught_step(preset: Preset, first: int) -> int:
     """The step at which the teacher begins to speak, in a run that begins at step `first`.
 
-    Raises UserError if nothing is left to train, or if the rate never falls although it is to speak while it does.
+    Raises UserError if the rate never falls although it is to speak while it does.
     """
-    steps = steps_of(preset)
-    if first >= steps:
-        raise UserError(
-            f"--from is the checkpoint after step {first:,}, and the run ends after step {steps:,}",
-            "give an earlier checkpoint, or --tokens for how long to go on",
-        )
+    steps = origin.steps_of(preset)
     if preset.distill.phase == "all":
         return first
     decay = decay_steps(steps, preset.pretrain)
@@ -154,36 +152,6 @@ def first_taught_step(preset: Preset, first: int) -> int:
     return max(first, steps - decay)
 
 
-def steps_of(preset: Preset) -> int:
-    """Steps of the whole run, by its token budget."""
-    assert preset.pretrain.tokens is not None
-    return Budget.of_tokens(preset.pretrain.tokens, tokens_per_step(preset)).steps
-
-
-def tokens_per_step(preset: Preset) -> int:
-    """Tokens of a batch."""
-    return preset.pretrain.batch_size * preset.model.context_length
-
-
-def continued(start: Path, tokens: int | None) -> Preset:
-    """The preset of a pretraining that goes on from one of its checkpoints.
-
-    tokens: for how long the learning rate is to fall from here on; None: to the end that the pretraining had, by its own
-    schedule. Raises UserError if `start` is no checkpoint of a pretraining.
-    """
-    if not (start.parent / PRESET).is_file() or start not in found(start.parent):
-        raise UserError(f"{start} is no checkpoint in the folder of its training", "give --from one that is")
-    preset = load_preset(str(start.parent / PRESET))
-    first, per_step = step_of(start), tokens_per_step(preset)
-    if tokens is not None:
-        steps = first + Budget.of_tokens(tokens, per_step).steps
-        return preset.with_training(tokens=steps * per_step, schedule="wsd", decay_share=(steps - first) / steps)
-    budget = Budget.read(start.parent)
-    if budget is None:
-        raise UserError(f"{start.parent} does not tell how long its training was to be", "give --tokens")
-    return preset.with_training(tokens=budget.steps * per_step)
-
-
 def stable_checkpoint(folder: Path) -> Path:
     """The newest checkpoint of a pretraining before its learning rate begins to fall. Raises UserError if there is none."""
     preset, budget = load_preset(str(folder / PRESET)), Budget.read(folder)
@@ -194,5 +162,5 @@ def stable_checkpoint(folder: Path) -> Path:
             f"{folder} holds no checkpoint from before its learning rate fell",
             "give one with --from and the length of the distillation with --tokens, or a fresh student with --student",
         )
-    checkpoint.verify(stable[-1])
+    checkpoints.verify(stable[-1])
     return stable[-1]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import threading
 import zlib
@@ -11,20 +12,22 @@ from typing import Any
 
 import torch
 
+from codelm import checkpoints
 from codelm.config.pretrain import PretrainConfig
 from codelm.corpus.tokens import TokenShard
 from codelm.errors import UserError
 from codelm.progress import Progress
+from codelm.run_folder import NOT_FINITE, found
 from codelm.stage import write_atomically
 from codelm.tokenizer import Tokenizer
-from training import checkpoint
 from training.budget import Budget, measure
 from training.data import PackedSamples, Sample, StepBatches, loader
 from training.engine import Engine, NotFiniteError
 from training.loss import IGNORE, KINDS
-from training.run_folder import NOT_FINITE, found
 from training.schedule import decay_steps, learning_rate_share
 from training.watch import Step, Watcher
+
+TOLD = "\nending after this step, with a checkpoint; Ctrl-C again ends at once, without one\n"
 
 
 class Loop:
@@ -72,7 +75,7 @@ class Loop:
         if decay := decay_steps(budget.steps, self.config):
             self.samples = self.samples.annealed_from((budget.steps - decay) * self.config.batch_size)
         done = 0
-        if newest := first(lambda: checkpoint.latest(self.folder)) or self.start:
+        if newest := first(lambda: checkpoints.latest(self.folder)) or self.start:
             done = self.engine.restore(newest)
             if done < budget.steps:
                 self.say(f"resuming at step {done:,} of {budget.steps:,}")
@@ -124,7 +127,7 @@ class Loop:
     def train(self, watcher: Watcher) -> None:
         """Steps from where the run stands until it ends."""
         batches = iter(loader(self.samples, self.batches(watcher.done, watcher.budget.steps), self.config.engine.workers))
-        with finishing_the_step() as interrupted:
+        with finishing_the_step(self.engine.leads) as interrupted:
             ended = False
             while not ended:
                 share = learning_rate_share(watcher.done, watcher.budget.steps, self.config)
@@ -187,8 +190,10 @@ def sum_of(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def finishing_the_step() -> Iterator[threading.Event]:
+def finishing_the_step(tells: bool) -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM set the event instead of ending the process; after Ctrl-C, either of them does so at once.
+
+    tells: whether a user hears of it, on stderr.
 
     SIGTERM may come more than once: from a scheduler to every process, and again by way of the launcher.
     """
@@ -206,6 +211,8 @@ def finishing_the_step() -> Iterator[threading.Event]:
             return
         received.append(number)
         interrupted.set()
+        if number == signal.SIGINT and tells:
+            os.write(2, TOLD.encode())  # print() is not for signal handlers
 
     for number in before:
         signal.signal(number, on_signal)

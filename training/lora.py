@@ -8,21 +8,22 @@ merged/              base and adapter as one model in Hugging Face layout, if as
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load_file
 
-from codelm.config.preset import Preset, load_preset
+from codelm.config.preset import Preset
 from codelm.config.rules import strategy_of
 from codelm.errors import UserError
 from codelm.export.adapter import write_adapter as write_gguf
-from codelm.models import check_weights_fit, load_model, parameter_count, weights_sha256
+from codelm.models import bitsandbytes_config, check_weights_fit, load_model, parameter_count
 from codelm.progress import Progress, silent
+from codelm.run_folder import step_of
 from codelm.stage import MANIFEST, Manifest, Stage
 from training import adapter, checkpoint, origin, pretrain
 from training.engine.ranks import Ranks
-from training.run_folder import PRESET, step_of
 from training.stage import LIBRARIES, OPERATIONAL, run_stage
 
 ADAPTER, GGUF, MERGED = "adapter", "adapter.gguf", "merged"
@@ -33,22 +34,19 @@ TRAINING: dict[str, Any] = {
     "schedule": "cosine",
     "warmup_share": 0.05,
     "ema": None,
-    "tokens": None,
-    "minutes": None,
     "data": {"anneal": None},
-    "watch": {"early_stop": {"plateau": None, "divergence": None, "floor": None}},
 }
-"""What differs from the pretraining of the base, unless it is set."""
+"""What differs from the pretraining of the base, unless it is set; besides `origin.OF_ONE_RUN`."""
 
 
 def preset_of(base: Path) -> Preset:
     """The preset to train an adapter of a base with: that of its own training, but for TRAINING.
 
-    Raises UserError if the base is no checkpoint in the folder of its training.
+    Raises UserError if the base is no checkpoint in the folder of its training, and was not read back from a GGUF either.
     """
-    if not (base.parent / PRESET).is_file():
-        raise UserError(f"{base} is no checkpoint in the folder of its training", "give --base one that is")
-    preset = load_preset(str(base.parent / PRESET))
+    preset = origin.preset_of(base)
+    if preset is None:
+        raise UserError(f"{base} is no checkpoint in the folder of its training", "give --base one that is, or a GGUF")
     return preset.with_changes({"pretrain": TRAINING})
 
 
@@ -73,7 +71,8 @@ def lora(
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
     origin.check_tokenizer(base, inputs["tokenizer"], "--base", must_be_known=True)
     check_weights_fit(base, preset.model)
-    inputs["base"] = weights_sha256(base)
+    models = {"base": origin.described(base)}
+    inputs["base"] = models["base"]["sha256"]
     ranks = Ranks()
     strategy = strategy_of(preset.pretrain.engine, ranks.count)
     if strategy not in ("single", "ddp"):
@@ -99,7 +98,7 @@ def lora(
         loop = pretrain.loop(folder, preset, tokens, tokenizer, progress, say, model=model)
         counts = loop.to_the_end()
         loop.engine.world.first(lambda: write_results(folder, preset, base, folder / counts["checkpoint"], merge))
-        facts = {"parameters": parameter_count(preset.model), "trained_parameters": trained, "base": str(base)}
+        facts = {"parameters": parameter_count(preset.model), "trained_parameters": trained}
         if merge:
             best = counts["best_checkpoint"]
             counts |= {"checkpoint": MERGED, "best_checkpoint": MERGED if best == counts["checkpoint"] else best}
@@ -111,7 +110,8 @@ def lora(
             (folder / MANIFEST).unlink()
 
     ranks.first(reopen)
-    return run_stage(stage, preset, train, restart)
+    before_restart = partial(pretrain.check_data, preset, tokens, tokenizer) if restart else None
+    return run_stage(stage, preset, train, before_restart, models)
 
 
 def base_model(base: Path, preset: Preset) -> Any:
@@ -120,25 +120,10 @@ def base_model(base: Path, preset: Preset) -> Any:
         return load_model(base)
     import torch
 
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "lora.quantize nf4 needs the package bitsandbytes", "pip install 'codelm[qlora]', or --set lora.quantize=none"
-        ) from error
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     half = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if half else torch.float32,
-    )
-    return AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, quantization_config=quantization, device_map={"": device}, local_files_only=True
-    )
+    quantization = bitsandbytes_config(4, torch.bfloat16 if half else torch.float32, "lora.quantize nf4")
+    return load_model(base, torch.float32, device, quantization)
 
 
 def write_results(folder: Path, preset: Preset, base: Path, last: Path, merge: bool) -> None:
@@ -148,7 +133,8 @@ def write_results(folder: Path, preset: Preset, base: Path, last: Path, merge: b
     target.mkdir()
     for name in (adapter.WEIGHTS, "adapter_config.json"):
         shutil.copyfile(last / name, target / name)
-    write_gguf(folder / GGUF, preset.model, load_file(last / adapter.WEIGHTS), preset.lora.alpha, preset.name)
+    tensors = load_file(last / adapter.WEIGHTS)
+    write_gguf(folder / GGUF, preset.model, tensors, preset.lora.alpha, preset.name, origin.exported_as(base))
     shutil.rmtree(folder / MERGED, ignore_errors=True)
     if merge:
         partial = folder / f".{MERGED}.partial"

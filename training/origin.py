@@ -1,30 +1,21 @@
-"""Checkpoints that a user gives for a run to begin with or to learn from: which one is meant, and whether it fits."""
+"""Checkpoints that a user gives for a run to begin with or to learn from: whether they fit, and what is told of them."""
 
 import json
 from pathlib import Path
+from typing import Any
 
+from codelm.checkpoints import tokenizer_of
+from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
+from codelm.export.restore import SOURCE
+from codelm.models import check_weights_fit, weights_sha256
+from codelm.run_folder import MODELS, PRESET, STATE, found, step_of
+from codelm.stage import MANIFEST, Manifest, file_sha256
 from codelm.tokenizer import FILE as TOKENIZER_FILE
-from codelm.tokenizer import fingerprint_of
-from training import checkpoint
-from training.run_folder import SETTINGS, STATE
+from training.budget import Budget
 
-WEIGHTS = "model.safetensors"
-
-
-def given(path: Path, option: str) -> Path:
-    """The checkpoint that a path means: a folder with weights, or the newest checkpoint of a training's folder.
-
-    option: that the user gave it with. Raises UserError if there is none, or if it is damaged.
-    """
-    if not (path / WEIGHTS).is_file():
-        newest = checkpoint.latest(path)
-        if newest is None:
-            raise UserError(f"{path} holds no checkpoint", f"give {option} the folder of a checkpoint")
-        return newest
-    if (path / STATE).exists():
-        checkpoint.verify(path)
-    return path
+OF_ONE_RUN = {"tokens": None, "minutes": None, "watch": {"early_stop": {"plateau": None, "divergence": None, "floor": None}}}
+"""What is not taken over from the training of a checkpoint: how long it was to be, and what would have ended it."""
 
 
 def check_tokenizer(path: Path, tokenizer: str, option: str, must_be_known: bool) -> None:
@@ -46,11 +37,82 @@ def check_tokenizer(path: Path, tokenizer: str, option: str, must_be_known: bool
         )
 
 
-def tokenizer_of(path: Path) -> str | None:
-    """The fingerprint of the tokenizer that a checkpoint was trained with, by the settings of its training or beside it."""
-    try:
-        settings = json.loads((path.parent / SETTINGS).read_text(encoding="utf-8"))
-        return str(settings["inputs"]["tokenizer"])
-    except (OSError, ValueError, KeyError):
-        own = path / TOKENIZER_FILE
-        return fingerprint_of(own) if own.is_file() else None
+def preset_of(path: Path) -> Preset | None:
+    """The preset that a checkpoint was trained with, but for OF_ONE_RUN: beside its weights, or of the folder of its training.
+
+    None if there is none. Raises UserError if it is malformed.
+    """
+    preset = next((preset for preset in (path / PRESET, path.parent / PRESET) if preset.is_file()), None)
+    return load_preset(str(preset)).with_changes({"pretrain": OF_ONE_RUN}) if preset else None
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What the record of a run says of a checkpoint: "name" and "sha256" of its weights, and "models", if its own training had.
+
+    If it was read back from a GGUF, those of that file, with the "trained_tokens" and "corpus_fingerprint" of its model. Raises
+    UserError if it has no weights.
+    """
+    if (path / MANIFEST).is_file():
+        manifest = Manifest.read(path)
+        return {**manifest.counts, "sha256": manifest.inputs[SOURCE]}
+    told = {"name": f"{path.parent.name}/{path.name}", "sha256": weights_sha256(path)}
+    models = path.parent / MODELS
+    return told | ({"models": json.loads(models.read_text(encoding="utf-8"))} if models.is_file() else {})
+
+
+def exported_as(path: Path) -> str | None:
+    """The `weights_sha256` of the bundles that are made of a checkpoint: an adapter upon it is for them.
+
+    None if it was read back from a GGUF that does not tell. Raises UserError if it has no weights.
+    """
+    if (path / MANIFEST).is_file():
+        known: str | None = Manifest.read(path).counts.get("weights_sha256")
+        return known
+    return weights_sha256(path)
+
+
+def continued(start: Path, tokens: int | None) -> Preset:
+    """The preset of a pretraining that goes on from one of its checkpoints.
+
+    tokens: for how long the learning rate is to fall from here on; None: to the end that the pretraining had, by its own
+    schedule. Raises UserError if `start` is no checkpoint of a pretraining.
+    """
+    if not (start.parent / PRESET).is_file() or start not in found(start.parent):
+        raise UserError(f"{start} is no checkpoint in the folder of its training", "give --from one that is")
+    preset = load_preset(str(start.parent / PRESET))
+    first, per_step = step_of(start), tokens_per_step(preset)
+    if tokens is not None:
+        steps = first + Budget.of_tokens(tokens, per_step).steps
+        return preset.with_training(tokens=steps * per_step, schedule="wsd", decay_share=(steps - first) / steps)
+    budget = Budget.read(start.parent)
+    if budget is None:
+        raise UserError(f"{start.parent} does not tell how long its training was to be", "give --tokens")
+    return preset.with_training(tokens=budget.steps * per_step)
+
+
+def taken_up(start: Path, preset: Preset, tokenizer: str) -> str:
+    """What identifies a checkpoint whose run another one goes on with: the SHA-256 of its state.
+
+    tokenizer: the fingerprint of the run's own. Raises UserError if the checkpoint does not fit, or if nothing is left to
+    train.
+    """
+    check_tokenizer(start, tokenizer, "--from", must_be_known=True)
+    check_weights_fit(start, preset.model)
+    first, steps = step_of(start), steps_of(preset)
+    if first >= steps:
+        raise UserError(
+            f"--from is the checkpoint after step {first:,}, and the run ends after step {steps:,}",
+            "give an earlier checkpoint, or --tokens for how long to go on",
+        )
+    return file_sha256(start / STATE)
+
+
+def steps_of(preset: Preset) -> int:
+    """Steps of the whole run, by its token budget."""
+    assert preset.pretrain.tokens is not None
+    return Budget.of_tokens(preset.pretrain.tokens, tokens_per_step(preset)).steps
+
+
+def tokens_per_step(preset: Preset) -> int:
+    """Tokens of a batch."""
+    return preset.pretrain.batch_size * preset.model.context_length

@@ -1,13 +1,13 @@
 """What every training stage shares: its folder is claimed, grows in place, and ends with its manifest.
 
 A killed run is to be resumed from its folder: `settings.json` says what it is a run of, `preset.yaml` with which preset,
-`budget.json` how long it is, `checkpoint-<step>/` where it stands.
+`models.json` upon which others, `budget.json` how long it is, `checkpoint-<step>/` where it stands.
 """
 
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,36 +17,45 @@ from codelm.config.preset import Preset
 from codelm.config.rules import why_not
 from codelm.config.settings import differing, flat
 from codelm.errors import UserError
+from codelm.run_folder import MODELS, PRESET, SETTINGS, marked_as_running
 from codelm.stage import Manifest, Stage, disk_full_is_a_user_error, write_atomically
 from training.engine.ranks import Ranks
-from training.run_folder import PRESET, SETTINGS, marked_as_running
 
 OPERATIONAL: Any = {"engine": True, "watch": {"log_every", "checkpoint_seconds", "keep_checkpoints", "wandb"}}
 """Settings that may change when a run is resumed: the weights do not depend on them."""
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
 
 
-def run_stage(stage: Stage, preset: Preset, train: Callable[[], dict[str, Any]], restart: bool = False) -> Manifest:
+def run_stage(
+    stage: Stage,
+    preset: Preset,
+    train: Callable[[], dict[str, Any]],
+    restart: Callable[[], object] | None = None,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Manifest:
     """The manifest of a training stage, which `train` brings to its end if it does not stand already.
 
     preset: what the model is and how it is trained, kept in the folder for the stages to come. train: resumes or begins in
     `stage.folder` and returns what the manifest says of the run. restart: throw away what another or the same run left
-    there. All ranks call it, the first one writes. Raises UserError if the training cannot be computed as configured, if
-    the folder holds a run with other settings, or if the disk is full.
+    there, after a call of this, which may raise UserError. models: what it begins with or learns from, "init", "from", "base"
+    or "teacher" → `origin.described`. All ranks call it, the first one writes. Raises UserError if the training cannot be
+    computed as configured, if the folder holds a run with other settings, or if the disk is full.
     """
     ranks = Ranks()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if error := why_not(preset.pretrain, preset.model, ranks.count, device):
         raise error
+    if restart:
+        restart()
     started, written = time.monotonic(), disk_full_is_a_user_error(stage.folder)
-    if manifest := ranks.first(written(lambda: begin(stage, preset, restart))):
+    if manifest := ranks.first(written(lambda: begin(stage, preset, restart is not None, models or {}))):
         return manifest
     with disk_full_is_a_user_error(stage.folder), marked_as_running(stage.folder):
-        stage.counts = train()
+        stage.counts = train() | ({"models": models} if models else {})
         return ranks.first(written(lambda: stage.finish(stage.folder, time.monotonic() - started)))
 
 
-def begin(stage: Stage, preset: Preset, restart: bool) -> Manifest | None:
+def begin(stage: Stage, preset: Preset, restart: bool, models: Mapping[str, Mapping[str, Any]]) -> Manifest | None:
     """Makes the folder ready to be trained in; the manifest, if there is nothing left to train."""
     if restart:
         shutil.rmtree(stage.folder, ignore_errors=True)
@@ -54,6 +63,8 @@ def begin(stage: Stage, preset: Preset, restart: bool) -> Manifest | None:
         return manifest
     claim(stage)
     write_atomically(stage.folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
+    if models:
+        write_atomically(stage.folder / MODELS, json.dumps(models, indent=2) + "\n")
     return None
 
 

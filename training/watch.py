@@ -16,6 +16,7 @@ import torch
 from codelm.config.pretrain import PretrainConfig
 from codelm.corpus.tokens import TokenShard
 from codelm.progress import Progress
+from codelm.run_folder import BEST, SETTINGS, found, name_of
 from codelm.stage import write_atomically
 from codelm.tokenizer import Tokenizer
 from training import checkpoint, watch_evaluation, watch_plot
@@ -24,7 +25,6 @@ from training.engine import Engine
 from training.engine.precision import DTYPES
 from training.loss import KINDS
 from training.metrics import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH, Metrics, last
-from training.run_folder import BEST, SETTINGS, found, name_of
 from training.schedule import decay_steps
 from training.watch_clock import Clock, memory, peak_memory
 from training.watch_evaluation import Evaluation
@@ -93,7 +93,10 @@ class Watcher:
             self.mark_best()
         self.clock = Clock(last(self.rows, "seconds") or 0.0)
         self.saved = time.monotonic()
-        self.progress(done * self.budget.tokens_per_step, self.budget.tokens)
+        steps = f"{self.budget.steps - done:,} steps of {self.budget.tokens_per_step:,} tokens"
+        compiling = self.config.engine.compile and not self.engine.why_not_compiled
+        note = f"{steps}, the first of which compiles" if compiling else steps
+        self.progress(done * self.budget.tokens_per_step, self.budget.tokens, note=note)
         return self
 
     def __enter__(self) -> Self:

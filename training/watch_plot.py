@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from codelm.run_folder import PLOT
 from training import metrics
 from training.metrics import BITS_PER_BYTE
-from training.run_folder import PLOT
 
 
 def plot(folder: Path) -> None:

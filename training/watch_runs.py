@@ -16,10 +16,10 @@ import yaml
 from codelm.config.preset import load_preset, names
 from codelm.config.settings import differing, flat
 from codelm.errors import UserError
+from codelm.run_folder import BEST, BUDGET, PRESET, SETTINGS, STATE, found, is_running, step_of
 from codelm.stage import MANIFEST, Manifest
 from training import metrics
 from training.metrics import BITS_PER_BYTE, EDIT_SIMILARITY, EXACT_MATCH
-from training.run_folder import BEST, BUDGET, PRESET, SETTINGS, STATE, found, is_running, step_of
 
 State = Literal["running", "finished", "interrupted", "broken"]
 NO_TRAINING = {"tensorboard", "wandb", "node_modules", "__pycache__"}

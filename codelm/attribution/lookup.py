@@ -2,7 +2,7 @@
 
 import json
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +20,10 @@ CONTEXT = RUN // 2
 CONTEXT_CHARS = 4096
 BLOCK = 256
 """Lexemes of the text compared at once."""
+PAGE = 4096
+"""Bytes that are read from the disk together, at least."""
+PIECE = 1 << 24
+"""Bytes that are read ahead between two looks at whether to go on."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Index:
         self._run_files = arrays["run_files"]
         self._lexeme, self._line = arrays["lexeme"], arrays["line"]
         self._table = arrays["table"].view("<i8").reshape(-1, 3)
+        self._mapped = [*arrays.values(), np.frombuffer(docs, np.uint8)]
 
     @classmethod
     def open(cls, folder: Path) -> "Index":
@@ -125,6 +130,24 @@ class Index:
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is not a readable attribution index: {error}", fix) from error
+
+    def read_ahead(self, ended: Callable[[], bool] = lambda: False) -> None:
+        """Does what the first lookup would have to: reads all of it from the disk, and makes what is made at first use.
+
+        Lookups of other threads need not wait for the end. ended: asked now and then whether to leave it at that.
+        """
+        for array in self._mapped:
+            data = array.view(np.uint8)
+            for start in range(0, len(data), PIECE):
+                if ended():
+                    return
+                np.max(data[start : start + PIECE : PAGE])
+        if ended():
+            return
+        self.matches("x = 1\n" * RUN)
+        if len(self._lexeme):  # the corpus's first lexemes, for they are surely there
+            first = np.zeros(1, dtype=np.int64)
+            self._runs(self._lexeme[: 2 * RUN], Places(first, first, first), RUN, 0)
 
     def matches(self, text: str, context: str = "", min_lexemes: int = RUN) -> list[Match] | None:
         """The ranges of `text` that stand verbatim in the corpus, from its start on; None if it is too short to tell.

@@ -70,3 +70,8 @@ class DataConfig(Settings):
     repo_ordered_share: Share = Field(0.7, description="of the repositories, laid out dependencies first; others at random")
     mixture: MixtureConfig = MixtureConfig()
     anneal: AnnealConfig | None = Field(None, description="for the steps in which the learning rate decays")
+
+    @property
+    def packs_repositories(self) -> bool:
+        """Whether some samples hold files of one repository."""
+        return self.repo_share > 0 or bool(self.anneal and self.anneal.repo_share)

@@ -43,6 +43,8 @@ def balance(
         if not spared:
             break
         whole.add(spared[0])
+        if len(names) == 1:
+            continue  # who builds a corpus of one language knows it
         share = before[spared[0]] / before.sum()
         warnings.append(
             f"{names[spared[0]]} is {share:.0%} of the bytes; to bring it to {config.max_language_share:.0%} would drop "

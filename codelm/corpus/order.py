@@ -197,21 +197,26 @@ class Resolver:
     folders, which Go imports as a whole.
     """
 
-    def __init__(self, paths: Sequence[str], imports: Sequence[Sequence[str]], languages: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], imports: Sequence[Sequence[str]] | None, languages: Sequence[str | None]) -> None:
+        """imports: of each file, so that only what some of them want is held; None: `imported` will be asked for any."""
         self.paths, self.imports = paths, imports
-        self.families = [FAMILY.get(language) for language in languages]
+        self.families = [FAMILY.get(language) if language else None for language in languages]
         self.keys = [key(path, family) for path, family in zip(paths, self.families, strict=True)]
         self.packages = {path[: -len("/__init__.py")] for path in paths if path.endswith("/__init__.py")}
         self.members: list[list[int]] = []
         """of each folder"""
         nodes: dict[tuple[tuple[str, ...], str], int] = {}
-        wanted = {
-            (family.languages, name)
-            for file, family in enumerate(self.families)
-            if family
-            for target in imports[file]
-            for name, _ in self.names(file, target, family)
-        }
+        wanted = (
+            None
+            if imports is None
+            else {
+                (family.languages, name)
+                for file, family in enumerate(self.families)
+                if family
+                for target in imports[file]
+                for name, _ in self.names(file, target, family)
+            }
+        )
         self.places: dict[tuple[tuple[str, ...], str], list[tuple[str, int]]] = {}
         """(family, the end of a path) → (what stands before that end, file)"""
         for file, family in enumerate(self.families):
@@ -227,7 +232,7 @@ class Resolver:
                 self.members.append([file])
             start = 0
             while start >= 0:
-                if (family.languages, path[start:]) in wanted:
+                if wanted is None or (family.languages, path[start:]) in wanted:
                     places = self.places.setdefault((family.languages, path[start:]), [])
                     if len(places) < MAX_CANDIDATES:
                         places.append((path[: max(start - 1, 0)], node))
@@ -237,11 +242,15 @@ class Resolver:
         """What a file imports, or the files of a folder, in the order of the paths."""
         if node >= len(self.paths):
             return iter(self.members[node - len(self.paths)])
-        family = self.families[node]
+        return iter(self.imported(node, self.imports[node] if self.imports else ()))
+
+    def imported(self, file: int, targets: Iterable[str]) -> list[int]:
+        """What the targets of a file's imports mean, in the order of the paths."""
+        family = self.families[file]
         if family is None:
-            return iter(())
-        found = {self.resolve(node, target, family) for target in self.imports[node]} - {None, node}
-        return iter(sorted(file for file in found if file is not None))
+            return []
+        found = {self.resolve(file, target, family) for target in targets} - {None, file}
+        return sorted(node for node in found if node is not None)
 
     def resolve(self, file: int, target: str, family: Family) -> int | None:
         """The file that a target means, if it is in this repository."""

@@ -7,6 +7,8 @@ from codelm.stage import MANIFEST, Manifest, file_sha256
 
 BUNDLE = Path(__file__).parent / "bundle"
 """A GGUF with its model card, the record of its training, and the notices of the code that it was trained on."""
+NAME = "default"
+"""What commands that want a model call this one by."""
 FIX = "name a model of your own (`codelm quickstart` makes one), or install codelm again"
 
 
@@ -27,6 +29,14 @@ def default_model(bundle: Path | None = None) -> Path:
     if not whole:
         raise UserError(f"the default model {path} is damaged", FIX)
     return path
+
+
+def named(path: Path) -> Path:
+    """The default model for the path NAME, unless there is a file or folder of that name; any other path as it is.
+
+    Raises UserError as `default_model` does.
+    """
+    return default_model() if path == Path(NAME) and not path.exists() else path
 
 
 def about(bundle: Path | None = None) -> Manifest | None:

@@ -12,15 +12,16 @@ from codelm.config.preset import load_preset
 from codelm.errors import UserError
 from codelm.evaluation.evaluate import FILE as SCORES
 from codelm.evaluation.evaluate import PLOT, plot
-from codelm.export.bundle import BundleMetadata
-from codelm.export.card import model_card
+from codelm.export.bundle import PRESET, BundleMetadata
+from codelm.export.card import exported_before, model_card
 from codelm.export.export import CARD, CURVES
 from codelm.models import parameter_count, served
-from codelm.stage import Manifest, Stage
+from codelm.stage import MANIFEST, Manifest, Stage
 
 LARGEST = 25_000_000
 """Bytes of a GGUF that may live in the repository."""
-PRESET, METRICS, RECORD, NOTICE, LICENSES = "preset.yaml", "metrics.jsonl", "training.json", "NOTICE.txt", "licenses.zip"
+METRICS, RECORD, NOTICE, LICENSES = "metrics.jsonl", "training.json", "NOTICE.txt", "licenses.zip"
+TEXTS = "licenses/"
 ROWS = 400
 """Logged steps that are kept of the curve."""
 CHECKSUM = "batch_crc32"
@@ -31,12 +32,14 @@ def pack(bundle: Path, model: Path, pretrain: Path, corpus: Path, evaluation: Pa
     """Writes the bundle in the place of the one that stood, or leaves that alone if anything goes wrong.
 
     model: the Q8_0 file of an export. pretrain, corpus: the stage folders. evaluation, as_served: those of the checkpoint, with
-    all that stands beside it, and of the model in llama.cpp, at the same places.
-    Raises UserError if the model is too large, if its corpus holds what may not be passed on, or if the places differ.
+    all that stands beside it, and of the model in llama.cpp, at the same places. Of a training that began with the model that
+    stood, its notices and licence texts are kept.
+    Raises UserError if the model is too large, if it has learned what may not be passed on, or if the places differ.
     """
     exported = Manifest.read(model.parent)
     trained, data = Manifest.read(pretrain), Manifest.read(corpus)
     check(model, data)
+    before = began_with(bundle, trained)
     scores = merged(evaluation, as_served)
     inputs = {"export": exported.fingerprint, "corpus": data.fingerprint_of("snapshot/")}
     stage = Stage(bundle, {"model": exported.config["model"], "scores": scores}, inputs | {"pretrain": trained.fingerprint})
@@ -53,8 +56,17 @@ def pack(bundle: Path, model: Path, pretrain: Path, corpus: Path, evaluation: Pa
         record = {"training": described(trained), "corpus": described(data, ABOUT_CORPUS), "export": described(exported)}
         (folder / RECORD).write_text(dumped(record), encoding="utf-8")
         notice = (corpus / NOTICE).read_text(encoding="utf-8").replace("in the folder licenses", f"in {LICENSES}")
-        (folder / NOTICE).write_text("A model was trained on the corpus that this notice is of.\n" + notice, encoding="utf-8")
-        zip_texts(corpus / "licenses", folder / LICENSES)
+        notice = "A model was trained on the corpus that this notice is of.\n" + notice
+        texts = {path.name: path.read_bytes() for path in (corpus / "licenses").glob("*.txt")}
+        if before:
+            earlier = (before / NOTICE).read_text(encoding="utf-8")
+            if notice in earlier:  # of the same corpus
+                notice = earlier
+            else:
+                notice = f"{notice}\n{'=' * 79}\nIts first weights were those of another model. Of that one:\n\n{earlier}"
+            texts |= texts_of(before / LICENSES)
+        (folder / NOTICE).write_text(notice, encoding="utf-8")
+        zip_texts(texts, folder / LICENSES)
         size = {model.name: model.stat().st_size}
         card = model_card(preset, metadata, trained, data, size, scores, [CURVES, PLOT])
         (folder / CARD).write_text(card, encoding="utf-8")
@@ -83,13 +95,28 @@ def check(model: Path, corpus: Manifest) -> None:
         )
 
 
+def began_with(bundle: Path, trained: Manifest) -> Path | None:
+    """The bundle, if a training began with its model. Raises UserError if it began with one whose notices are elsewhere."""
+    models = list(exported_before(trained.counts.get("models", {})))
+    if not models:
+        return None
+    stood = Manifest.read(bundle).outputs.values() if (bundle / MANIFEST).exists() else ()
+    if unknown := [model["name"] for model in models if model["sha256"] not in stood]:
+        raise UserError(
+            f"the training began with {unknown[0]}, whose notices are not in {bundle}", "pack it in the place of that model"
+        )
+    return bundle
+
+
 def merged(evaluation: Path, as_served: Path) -> dict[str, Any]:
     """The scores of the model as it is served, above those of its checkpoint and of what stands beside it."""
     table, first = (json.loads((folder / SCORES).read_text(encoding="utf-8")) for folder in (evaluation, as_served))
     configs = [Manifest.read(folder).config for folder in (evaluation, as_served)]
     if configs[0] != configs[1] or table["held_out"] != first["held_out"]:
         raise UserError(f"{evaluation} and {as_served} are of other places", "evaluate both with the same settings")
-    return {**table, "systems": first["systems"][:1] + table["systems"]}
+    systems = [*first["systems"][:1], *table["systems"]]
+    # where a run or a checkpoint lay is nobody's business
+    return {**table, "systems": [{**system, "name": Path(system["name"]).name} for system in systems]}
 
 
 def described(manifest: Manifest, counts: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -106,13 +133,19 @@ def thinned(log: str) -> str:
     return "".join(json.dumps({name: value for name, value in row.items() if name != CHECKSUM}) + "\n" for row in kept)
 
 
-def zip_texts(folder: Path, path: Path) -> None:
-    """The licence texts of a corpus in one file, whose bytes depend on them alone."""
+def zip_texts(texts: Mapping[str, bytes], path: Path) -> None:
+    """Licence texts in one file, whose bytes depend on them alone. texts: by their names, which hold their hashes."""
     with zipfile.ZipFile(path, "w") as archive:
-        for text in sorted(folder.glob("*.txt")):
-            entry = zipfile.ZipInfo(f"licenses/{text.name}")
+        for name, text in sorted(texts.items()):
+            entry = zipfile.ZipInfo(f"{TEXTS}{name}")
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, text.read_bytes())
+            archive.writestr(entry, text)
+
+
+def texts_of(path: Path) -> dict[str, bytes]:
+    """What `zip_texts` was given."""
+    with zipfile.ZipFile(path) as archive:
+        return {name.removeprefix(TEXTS): archive.read(name) for name in archive.namelist()}
 
 
 def dumped(value: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ import torch
 from codelm.corpus.tokens import TokenShard
 from codelm.tokenizer import Tokenizer
 
-BATCH = 8
+LOGITS = 2**26
+"""Logits that are held at once, 256 MB in float32; of one window at least."""
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 
@@ -47,8 +48,9 @@ def nats_of(model: Any, windows: Ids) -> Floats:
     was_training = model.training
     model.eval()
     losses = []
-    for start in range(0, len(windows), BATCH):
-        ids = torch.from_numpy(windows[start : start + BATCH]).to(device)
+    batch = max(1, LOGITS // (windows.shape[1] * model.config.vocab_size))
+    for start in range(0, len(windows), batch):
+        ids = torch.from_numpy(windows[start : start + batch]).to(device)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         losses.append(loss.reshape(len(ids), -1).cpu().double().numpy())

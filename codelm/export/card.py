@@ -1,6 +1,6 @@
 """The model card: what a bundle is, how it was trained and on what, what it is worth, and what it is for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from codelm.config.preset import Preset
@@ -69,7 +69,7 @@ Validation shares no package with training. Lines are written greedily, with fil
 
 ## Data
 
-{data(corpus, metadata)}
+{data(corpus, metadata)}{learned_before(trained)}
 
 ## Limits
 
@@ -164,15 +164,46 @@ def recipe(config: PretrainConfig, trained: Manifest, context: int) -> list[list
 
 
 def origin(trained: Manifest) -> list[list[str]]:
-    """What a model has from others, as rows of a name and its setting: of a teacher, of the base of an adapter."""
-    config, counts, inputs = trained.config, trained.counts, trained.inputs
+    """What a model has from others, as rows of a name and its setting: of a teacher, a base, a model that it began with."""
+    config, counts = trained.config, trained.counts
     if lora := config.get("lora"):
-        adapter = f"rank {lora['r']}, {counts['trained_parameters']:,} parameters, laid into `{inputs['base'][:16]}` and merged"
-        return [["adapter", adapter]]
+        base = named(trained, "base")
+        return [["adapter", f"rank {lora['r']}, {counts['trained_parameters']:,} parameters, laid into {base} and merged"]]
     if distill := config.get("distill"):
         weight = f"{distill['alpha']:.0%} of the loss, by its {distill['top_k']} likeliest tokens"
-        return [["teacher", f"`{inputs['teacher'][:16]}`, from step {counts['taught_from_step'] + 1:,} on: {weight}"]]
+        return [["teacher", f"{named(trained, 'teacher')}, from step {counts['taught_from_step'] + 1:,} on: {weight}"]]
+    if "init" in trained.inputs:
+        return [["first weights", f"those of {named(trained, 'init')}"]]
     return []
+
+
+def named(trained: Manifest, role: str) -> str:
+    """A model that a training had of others, by its name and the SHA-256 that it is known by."""
+    told = trained.counts.get("models", {}).get(role)  # trainings of older versions tell no name
+    sha256 = f"`{trained.inputs[role][:16]}`"
+    return f"`{told['name']}` (SHA-256 {sha256})" if told else sha256
+
+
+def exported_before(models: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The exported models whose weights a training has gone on with, at once or by way of others.
+
+    models: of the counts of its manifest.
+    """
+    for role, model in models.items():
+        if role != "teacher":
+            if "corpus_fingerprint" in model:
+                yield model
+            yield from exported_before(model.get("models", {}))
+
+
+def learned_before(trained: Manifest) -> str:
+    """Of a model that was trained on from an exported one, a paragraph on what that one had read."""
+    return "".join(
+        f"\n\nIts first weights were those of `{model['name']}` (SHA-256 `{model['sha256'][:16]}`). That model had read\n"
+        f"{model['trained_tokens']:,} tokens of the corpus `{model['corpus_fingerprint'][:16]}`: its card and notices count\n"
+        "for this model too."
+        for model in exported_before(trained.counts.get("models", {}))
+    )
 
 
 def data(corpus: Manifest, metadata: BundleMetadata) -> str:

@@ -6,25 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors.numpy import load_file
 
-from codelm import __version__
 from codelm.config.preset import Preset
 from codelm.corpus.read import fingerprint
 from codelm.errors import UserError
 from codelm.evaluation.evaluate import FILE as SCORES
 from codelm.evaluation.evaluate import PLOT
-from codelm.export.bundle import BundleMetadata
+from codelm.export.bundle import PRESET, BundleMetadata
 from codelm.export.card import model_card
 from codelm.export.gguf import write_f16
 from codelm.export.quantize import FORMATS, quantize
-from codelm.fim import Order
 from codelm.models import served, weights_sha256
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage
 from codelm.tokenizer import FILE as TOKENIZER_FILE
 from codelm.tokenizer import Tokenizer
 
+ATTRIBUTION = "attribution"
+"""Of the index, in a corpus and beside the model files."""
 CARD = "MODEL_CARD.md"
 CURVES = "loss.png"
 """Of a training, in its folder."""
@@ -33,30 +34,28 @@ CURVES = "loss.png"
 def export(
     folder: Path, preset: Preset, checkpoint: Path, corpus: Path, tokenizer: Path, trained: Manifest, scores: Mapping[str, Any],
     progress: Progress = silent, context: int | None = None, evaluation: Path | None = None,
+    attribution: bool = False,
 ) -> Manifest:  # fmt: skip
-    """Writes `<preset>-f16.gguf`, one file for each of FORMATS, and MODEL_CARD.md with its pictures.
+    """Writes `<preset>-f16.gguf`, one file for each of FORMATS, preset.yaml, and MODEL_CARD.md with its pictures.
 
     trained: the manifest of the training stage. scores: bits_per_byte and exact_match, as evaluation found them. context:
     tokens to serve, if not those of the training; more are reached by YaRN. evaluation: the stage folder whose table the card
-    shows. Raises UserError if that cannot work, if the checkpoint is damaged or the disk is full.
+    shows. attribution: put the corpus's index there too. Raises UserError if that cannot work, if the checkpoint is damaged or
+    the disk is full.
     """
     preset = preset.model_copy(update={"model": served(preset.model, context)})
     vocabulary = Tokenizer(tokenizer / TOKENIZER_FILE)
-    metadata = BundleMetadata(
-        name=preset.name,
-        codelm_version=__version__,
-        context_length=preset.model.context_length,
-        fim_order=Order.SPM,
-        tokenizer_sha256=vocabulary.sha256,
-        corpus_fingerprint=fingerprint(corpus),
-        trained_tokens=trained.counts["tokens"],
-        bits_per_byte=scores["bits_per_byte"],
-        exact_match=scores["exact_match"],
-        whole_line_match=scores.get("whole_line_match"),
-    )
-    inputs = {"weights": weights_sha256(checkpoint)}
+    weights = weights_sha256(checkpoint)
+    corpus_fingerprint, trained_tokens = fingerprint(corpus), trained.counts["tokens"]
+    metadata = BundleMetadata.of(preset, vocabulary.sha256, corpus_fingerprint, weights, trained_tokens, scores)
+    inputs = {"weights": weights}
     if evaluation:
         inputs["evaluation"] = Manifest.read(evaluation).fingerprint
+    index = corpus / ATTRIBUTION
+    if attribution:
+        if not index.is_dir():
+            raise UserError(f"{index} does not exist", "build the corpus with `attribution: true`")
+        inputs[ATTRIBUTION] = Manifest.read(corpus).fingerprint_of(f"{ATTRIBUTION}/")
     config = {"model": preset.model.model_dump(mode="json"), "metadata": json.loads(metadata.model_dump_json())}
     stage = Stage(folder, config, inputs, libraries=("gguf", "llama-cpp-python"))
     if manifest := stage.done():
@@ -75,6 +74,8 @@ def export(
             quantize(f16, temporary / f"{preset.name}-{format_}.gguf", format_)
         progress(steps, steps)
         stage.counts = {path.name: path.stat().st_size for path in sorted(temporary.glob("*.gguf"))}
+        if attribution:
+            shutil.copytree(index, temporary / ATTRIBUTION)
         table = json.loads((evaluation / SCORES).read_text(encoding="utf-8")) if evaluation else None
         pictures = [path for path in (checkpoint.parent / CURVES, evaluation and evaluation / PLOT) if path and path.exists()]
         for path in pictures:
@@ -82,4 +83,5 @@ def export(
         names = [path.name for path in pictures]
         card = model_card(preset, metadata, trained, Manifest.read(corpus), stage.counts, table, names)
         (temporary / CARD).write_text(card, encoding="utf-8")
+        (temporary / PRESET).write_text(yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     return Manifest.read(folder)

@@ -1,6 +1,7 @@
 """A transformers checkpoint as a GGUF file, by the `gguf` package, in the tensor layout that llama.cpp reads."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,24 @@ import numpy.typing as npt
 
 from codelm import __version__
 from codelm.config.model import ModelConfig
+from codelm.errors import UserError
 from codelm.export.bundle import BundleMetadata
 from codelm.fim import SPECIAL_TOKENS
 from codelm.tokenizer import Tokenizer
 
 FloatArray = npt.NDArray[np.float32]
+ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3}
+SHAPE = {
+    gguf.Keys.LLM.CONTEXT_LENGTH: "context_length",
+    gguf.Keys.LLM.EMBEDDING_LENGTH: "width",
+    gguf.Keys.LLM.BLOCK_COUNT: "layers",
+    gguf.Keys.LLM.FEED_FORWARD_LENGTH: "ffn",
+    gguf.Keys.Attention.HEAD_COUNT: "heads",
+    gguf.Keys.Attention.HEAD_COUNT_KV: "kv_heads",
+    gguf.Keys.Attention.KEY_LENGTH: "head_dim",
+    gguf.Keys.LLM.VOCAB_SIZE: "vocab_size",
+}
+"""Key of a GGUF file, after its architecture → name in `ModelConfig`; by it files are written and read back."""
 
 
 def write_f16(
@@ -44,8 +58,8 @@ def write_f16(
 
 def tensor_name(model: ModelConfig, name: str) -> str:
     """What llama.cpp calls a tensor of transformers. Raises ValueError if its architecture has no such tensor."""
-    architecture = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3}[model.architecture]
-    gguf_name = gguf.get_tensor_name_map(architecture, model.layers).get_name(name, try_suffixes=(".weight",))
+    names = gguf.get_tensor_name_map(ARCHITECTURES[model.architecture], model.layers)
+    gguf_name = names.get_name(name, try_suffixes=(".weight",))
     if gguf_name is None:
         raise ValueError(f"{model.architecture} has no tensor {name}")
     return str(gguf_name)
@@ -53,27 +67,29 @@ def tensor_name(model: ModelConfig, name: str) -> str:
 
 def in_row_order(model: ModelConfig, name: str, tensor: FloatArray) -> FloatArray:
     """A tensor whose rows are the outputs of the layer `name` of transformers, in the order that llama.cpp wants."""
-    if model.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-        return interleave_rope_pairs(tensor, model.head_dim)
-    return tensor
+    return interleave_rope_pairs(tensor, model.head_dim) if has_rope_pairs(model, name) else tensor
+
+
+def in_transformers_order(model: ModelConfig, name: str, rows: FloatArray) -> FloatArray:
+    """What `in_row_order` was given."""
+    return part_rope_pairs(rows, model.head_dim) if has_rope_pairs(model, name) else rows
+
+
+def has_rope_pairs(model: ModelConfig, name: str) -> bool:
+    """Whether llama.cpp wants the rows of a tensor of transformers in another order."""
+    return model.architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight"))
 
 
 def add_hyperparameters(writer: Any, model: ModelConfig, metadata: BundleMetadata) -> None:
     """The architecture's own keys."""
     writer.add_name(f"codelm-{metadata.name}")
     writer.add_description(f"code completion model, made by codelm {__version__}")
-    writer.add_context_length(model.context_length)
-    writer.add_embedding_length(model.width)
-    writer.add_block_count(model.layers)
-    writer.add_feed_forward_length(model.ffn)
-    writer.add_head_count(model.heads)
-    writer.add_head_count_kv(model.kv_heads)
-    writer.add_key_length(model.head_dim)
+    for key, name in SHAPE.items():
+        writer.add_uint32(key.format(arch=model.architecture), getattr(model, name))
     writer.add_value_length(model.head_dim)
     writer.add_rope_dimension_count(model.head_dim)
     add_rope(writer, model)
     writer.add_layer_norm_rms_eps(model.norm_eps)
-    writer.add_vocab_size(model.vocab_size)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
 
 
@@ -127,3 +143,20 @@ def interleave_rope_pairs(weight: FloatArray, head_dim: int) -> FloatArray:
     """
     heads = weight.shape[0] // head_dim
     return weight.reshape(heads, 2, head_dim // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def part_rope_pairs(weight: FloatArray, head_dim: int) -> FloatArray:
+    """What `interleave_rope_pairs` was given."""
+    heads = weight.shape[0] // head_dim
+    return weight.reshape(heads, head_dim // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """The `gguf.GGUFReader` of a file. Raises UserError, also for what goes wrong while it is read, if it is no whole GGUF."""
+    try:
+        yield gguf.GGUFReader(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", "give the path of a .gguf file") from None
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise UserError(f"{path} is not a whole GGUF file ({error})", "export or copy it again") from None

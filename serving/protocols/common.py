@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from serving.engine import CancelledError, Job
-from serving.request import Completion
+from serving.request import Completion, UnavailableError
 
 CLIENT_CLOSED_REQUEST = 499
 """The status, by nginx's custom, of an answer that nobody waits for."""
@@ -44,17 +44,26 @@ class ErrorAnswer(BaseModel):
     error: ErrorDetail
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "The request is wrong; the message says where."},
-    409: {"model": ErrorAnswer, "description": "A newer request of this client for this document took its place."},
-    413: {"model": ErrorAnswer, "description": "The body is too large."},
-}
+def described(statuses: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: what it may answer besides a success."""
+    return {status: {"model": ErrorAnswer, "description": text} for status, text in statuses.items()}
+
+
+ERRORS = described(
+    {
+        400: "The request is wrong; the message says where.",
+        404: "There is no model of the name that is given.",
+        409: "A newer request of this client for this document took its place.",
+        413: "The body is too large.",
+        503: "No model is there to answer; the message says why.",
+    }
+)
 
 
 async def completion_of(job: Job, request: Request) -> Completion:
     """The job's completion. If the client hangs up first, the job is cancelled.
 
-    Raises HTTPException: 409 if a newer request took the job's place, 499 if the client is gone.
+    Raises HTTPException: 409 if a newer request took the job's place, 499 if the client is gone, 503 if an upstream is down.
     """
     future = asyncio.wrap_future(job.future)
     gone = asyncio.ensure_future(hung_up(request))
@@ -65,6 +74,8 @@ async def completion_of(job: Job, request: Request) -> Completion:
         return future.result()
     except CancelledError:
         raise HTTPException(409, "a newer request for this document took its place") from None
+    except UnavailableError as error:
+        raise HTTPException(503, str(error)) from None
     finally:
         job.cancel()
         gone.cancel()

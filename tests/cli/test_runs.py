@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.run_folder import marked_as_running
+from codelm.run_folder import marked_as_running
 
 
 def runs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codelm.fim import OVERHEAD, SPECIAL_TOKENS, FimTokens, Order, example, file_header, prompt, repo_header
+from codelm.fim import (
+    OVERHEAD,
+    SPECIAL_TOKENS,
+    FimTokens,
+    Order,
+    example,
+    file_content,
+    file_header,
+    longest_name,
+    prompt,
+    repo_header,
+    repository,
+    shortened,
+)
 
 TOKENS = FimTokens(*range(100, 107))
 TEXT = st.lists(st.integers(0, 99), max_size=20)
@@ -61,3 +74,30 @@ def test_the_names_of_a_repository_and_of_its_files() -> None:
 
     assert repo_header(TOKENS, encode, "a/b") == [TOKENS.repo_name, *encode("a/b\n")]
     assert file_header(TOKENS, encode, "c.py") == [TOKENS.file_sep, *encode("c.py\n")]
+
+
+def test_the_files_of_a_repository() -> None:
+    def encode(text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    files = [("a.py", "x = 1"), ("a.py", "y = 2\n"), ("b/b.py", "")]
+    expected = [
+        *(TOKENS.repo_name, *encode("me\n")),
+        *(TOKENS.file_sep, *encode("a.py\nx = 1\n")),
+        *(TOKENS.file_sep, *encode("a.py\ny = 2\n")),
+        *(TOKENS.file_sep, *encode("b/b.py\n\n")),
+        *(TOKENS.file_sep, *encode("c.py\n")),
+    ]
+    assert repository(TOKENS, encode, "me", files, "c.py", 20) == expected
+    short = repository(TOKENS, encode, "repository", [], "deep/down.py", 4)
+    assert short == [TOKENS.repo_name, *encode("ory\n"), TOKENS.file_sep, *encode(".py\n")]
+    assert file_content(encode, "x") == encode("x\n")
+
+
+@given(TEXT.map(lambda ids: [7, *ids]), st.integers(1, 30))
+def test_the_end_of_a_long_name_stays(header: list[int], longest: int) -> None:
+    short = shortened(header, longest)
+    assert short[0] == 7
+    assert len(short) == min(len(header), longest + 1)
+    assert header[len(header) - len(short) + 1 :] == short[1:]
+    assert longest_name(511) == 64

@@ -19,7 +19,7 @@ from codelm.export.gguf import write_f16
 from codelm.fim import SPECIAL_TOKENS, Order
 from codelm.models import build_model
 from codelm.stage import Manifest
-from codelm.tokenizer import FILE, Tokenizer, byte_characters, train
+from codelm.tokenizer import FILE, Tokenizer, byte_characters, rebuilt, train
 
 # Which characters are letters depends on the version of Unicode, and llama.cpp's tables are older than those of
 # `tokenizers`: a character that Unicode 16 added may be split otherwise. 3.2 is the old version that Python carries.
@@ -151,6 +151,18 @@ def test_training_twice_gives_the_same_vocabulary(tmp_path: Path, corpus: Path, 
     config = TokenizerConfig.model_validate(first.config)
     assert train(tokenizer_dir, config, corpus).created == first.created, "nothing to do"
     assert train(tmp_path / "tokenizer", config, corpus).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("split", ["word", "line"])
+@pytest.mark.parametrize("max_train_bytes", [2_000, 1_000_000])
+def test_rebuilt_of_its_parts_it_is_the_same_file(corpus: Path, tmp_path: Path, split: str, max_train_bytes: int) -> None:
+    config = TokenizerConfig.model_validate({"vocab_size": 1024, "split": split, "max_train_bytes": max_train_bytes})
+    # more than one file is read of the smaller limit, and still too little for so many tokens
+    unused = train(tmp_path / "tokenizer", config, corpus).counts["unused"]
+    tokenizer = Tokenizer(tmp_path / "tokenizer" / FILE)
+    tokens, merges = tokenizer.vocabulary()
+    learned = len(tokens) - len(SPECIAL_TOKENS) - unused
+    assert rebuilt(tokens[:learned], tokens[learned:], merges, split) == tokenizer.json
 
 
 def test_only_the_training_split_is_learned(tmp_path: Path, corpus: Path, tokenizer_dir: Path) -> None:

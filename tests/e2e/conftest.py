@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MINUTES = os.environ.get("CODELM_E2E_MINUTES", "5")  # with fewer, a model may have nothing to say
+MINUTES = os.environ.get("CODELM_E2E_MINUTES", "2")  # with fewer, a model may have nothing to say
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,21 @@
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 
-def start_server(gguf: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
-    """A real `codelm serve` on a free port, and its URL."""
+def start_server(*arguments: object) -> tuple[subprocess.Popen[str], str]:
+    """A real `codelm serve` with these arguments on a free port, and its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "serve", str(gguf), "--port", "0", *options],
+        [sys.executable, "-m", "cli.main", "serve", "--port", "0", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -43,3 +44,28 @@ def server_url(gguf: Path) -> Iterator[str]:
 def http(server_url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server_url, timeout=60, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., str]]:
+    """Starts servers of a test's own, and ends them; their URLs."""
+    processes = []
+
+    def started(*arguments: object) -> str:
+        process, url = start_server(*arguments)
+        assert process.stderr
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        processes.append(process)
+        return url
+
+    yield started
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+
+
+@pytest.fixture
+def serve(started: Callable[..., str]) -> Iterator[Callable[..., httpx.Client]]:
+    """Starts servers of a test's own, and ends them; a client for each."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(httpx.Client(base_url=started(*arguments), timeout=120, trust_env=False))

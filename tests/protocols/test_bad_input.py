@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 CASES = yaml.safe_load((Path(__file__).parent / "bad_input.yaml").read_text(encoding="utf-8"))
-PATHS = {"native": "/v1/textDocument/inlineCompletion", "openai": "/v1/completions"}
+PATHS = {"native": "/v1/textDocument/inlineCompletion", "warm": "/v1/warm", "openai": "/v1/completions"}
 
 
 def content(case: dict[str, Any]) -> bytes:

@@ -57,27 +57,31 @@ def test_unknown_fields_are_accepted(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("encoding", "character"), [(None, 8), ("utf-16", 8), ("utf-8", 10), ("utf-32", 7)], ids=str)
 def test_the_same_place_in_each_encoding(http: httpx.Client, encoding: str | None, character: int) -> None:
-    options = {"positionEncoding": encoding} if encoding else {}
-    answer = ask(http, body(line=3, character=character, **options))
-    expected = ask(http, body(line=3, character=8))
+    options: dict[str, Any] = {"positionEncoding": encoding} if encoding else {}
+    request, plain = body(line=3, character=character, **options), body(line=3, character=8)
+    request["textDocument"]["uri"] = f"file:///w/{encoding}.py"  # a document of its own: else the answer is remembered
+    plain["textDocument"]["uri"] = f"file:///w/plain-{encoding}.py"
+    answer, expected = ask(http, request), ask(http, plain)
     assert [item["insertText"] for item in answer["items"]] == [item["insertText"] for item in expected["items"]]
     assert answer["codelm"]["timings"]["promptTokens"] == expected["codelm"]["timings"]["promptTokens"]
 
 
-def test_automatic_is_one_line_unless_asked_for_more(http: httpx.Client) -> None:
-    text = "import os\n\n\ndef size(path):\n    "
+def test_automatic_is_one_line_unless_a_body_is_to_be_filled(http: httpx.Client) -> None:
+    text = "import os\n\n\ndef size(path):\n    x = \n"
     lines = [
-        "".join(item["insertText"] for item in ask(http, body(text, 4, 4, trigger, **options))["items"]).count("\n") + 1
-        for trigger, options in ((2, {}), (2, {"maxLines": 3}), (1, {}))
+        "".join(item["insertText"] for item in ask(http, body(text, line, 4, trigger, **options))["items"]).count("\n") + 1
+        for line, trigger, options in ((4, 2, {}), (4, 2, {"maxLines": 3}), (4, 1, {}), (3, 2, {}))
     ]
-    assert lines[0] == 1
-    assert lines[1] <= 3
+    assert lines[:2] == [1, 1]
     assert lines[2] <= 8
+    assert lines[3] <= 4
 
 
 def test_a_document_with_crlf_reads_the_same_and_gets_crlf(http: httpx.Client) -> None:
     text = "import os\n\n\ndef size(path):\n    "
-    unix, windows = ask(http, body(text, 4, 4)), ask(http, body(text.replace("\n", "\r\n"), 4, 4))
+    on_windows = body(text.replace("\n", "\r\n"), 4, 4)
+    on_windows["textDocument"]["uri"] = "file:///w/crlf.py"  # a document of its own: else the answer is remembered
+    unix, windows = ask(http, body(text, 4, 4)), ask(http, on_windows)
     assert windows["codelm"]["timings"]["promptTokens"] == unix["codelm"]["timings"]["promptTokens"]
     for item in windows["items"]:
         assert item["insertText"].count("\n") == item["insertText"].count("\r\n")
@@ -106,3 +110,19 @@ def test_a_newer_request_takes_the_place_of_an_older_one(http: httpx.Client) -> 
     for response in responses:
         if response.status_code == 409:
             assert response.json()["error"]["type"] == "superseded_error"
+
+
+def test_candidates_are_items_of_their_own(http: httpx.Client) -> None:
+    one, several = (ask(http, body(candidates=count)) for count in (1, 4))
+    assert len(one["items"]) <= 1
+    texts = [item["insertText"] for item in several["items"]]
+    assert 2 <= len(texts) == len(set(texts)) <= 4
+    ids, numbers = zip(*(item["command"]["arguments"] for item in several["items"]), strict=True)
+    assert len(set(ids)) == len(ids)
+    assert numbers == tuple(range(len(ids)))
+
+
+def test_reading_ahead_is_answered_at_once_with_nothing(http: httpx.Client) -> None:
+    response = http.post("/v1/warm", json=body(client="reader"))
+    assert (response.status_code, response.json()) == (202, {})
+    assert ask(http, body(client="reader"))["codelm"]["timings"]["promptTokens"]

@@ -65,13 +65,26 @@ def test_null_means_the_default(http: httpx.Client) -> None:
     assert response.json()["usage"]["completion_tokens"] <= 16
 
 
+def test_several_choices(client: openai.OpenAI) -> None:
+    options = {"model": "any", "prompt": PROMPT, "suffix": SUFFIX, "max_tokens": 20}
+    answer = client.completions.create(n=4, **options)
+    assert [choice.index for choice in answer.choices] == list(range(len(answer.choices)))
+    texts = [choice.text for choice in answer.choices]
+    assert 2 <= len(texts) == len(set(texts)) <= 4
+    assert texts[0] == client.completions.create(**options).choices[0].text
+    assert answer.usage
+    assert answer.usage.completion_tokens > 20
+
+
 def test_models(client: openai.OpenAI) -> None:
     (model,) = client.models.list().data
     assert model.id
 
 
 def test_errors_are_those_of_the_library(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"n: .*1"):
-        client.completions.create(model="any", prompt="x", n=2)
+    with pytest.raises(openai.BadRequestError, match=r"n: .*5"):
+        client.completions.create(model="any", prompt="x", n=6)
+    with pytest.raises(openai.BadRequestError, match=r"n: only 1 with stream"):
+        client.completions.create(model="any", prompt="x", n=2, stream=True)
     with pytest.raises(openai.BadRequestError, match="echo"):
         client.completions.create(model="any", prompt="x", echo=True)

@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "make_default_model.py"
 
 
 def make(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments), "--places", "3", "--tokens", "1024"]
+    command = [sys.executable, str(SCRIPT), *map(str, arguments), "--places", "3", "--tokens", "1024", "--gate-places", "100"]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 

@@ -1,39 +1,14 @@
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from serving.engine import CancelledError, Engine
-from serving.llamacpp import LlamaCpp
 from serving.request import Completion, CompletionRequest, StopReason, Timings
 
 CODE = "import os\n\n\ndef size(path):\n    return os.path."
 SUFFIX = "\n\n\ndef name(path):\n    return os.path.basename(path)\n"
-
-
-class Watched(LlamaCpp):
-    """A real model that tells when it reads."""
-
-    reads = 0
-    on_read: Callable[[], object] = staticmethod(lambda: None)
-
-    def read(self, tokens: list[int]) -> None:  # type: ignore[override]
-        super().read(tokens)
-        self.reads += 1
-        self.on_read()
-
-
-@pytest.fixture
-def model(gguf: Path) -> Watched:
-    return Watched(gguf)
-
-
-@pytest.fixture
-def engine(model: Watched) -> Iterator[Engine]:
-    engine = Engine(model)
-    yield engine
-    engine.close()
 
 
 def complete(engine: Engine, prefix: str = CODE, **options: object) -> Completion:
@@ -109,9 +84,9 @@ def test_a_stop_string_is_not_part_of_the_text(engine: Engine) -> None:
     assert stopped.stop_reason is StopReason.STOP
 
 
-def test_a_deadline_ends_reading_and_writing(engine: Engine, model: Watched) -> None:
+def test_a_deadline_ends_reading_and_writing(engine: Engine, model: Any) -> None:
     assert complete(engine, budget_ms=0.001).stop_reason is StopReason.DEADLINE
-    assert model.reads == 0
+    assert not model.batches
     assert complete(engine, budget_ms=60_000).stop_reason is not StopReason.DEADLINE
 
 
@@ -124,52 +99,51 @@ def test_what_is_streamed_is_the_text(engine: Engine) -> None:
         assert all(pieces)
 
 
-def test_cancelling_ends_the_reading_of_a_prompt(engine: Engine, model: Watched) -> None:
-    model.chunk = 16
-    started, go_on = threading.Event(), threading.Event()
-
-    def on_read() -> None:
-        started.set()
-        go_on.wait(60)
-
-    model.on_read = on_read  # type: ignore[method-assign]
+def test_cancelling_ends_the_reading_of_a_prompt(model: Any, start: Callable[..., Engine], gate: Any) -> None:
+    model.batch_tokens = 16
+    engine = start(model)
+    held = gate(model)
     job = engine.submit(CompletionRequest(prefix=CODE * 20))
-    started.wait(60)
+    held.wait()
     job.cancel()
     with pytest.raises(CancelledError):
         job.future.result(timeout=60)
-    go_on.set()
-    next_job = engine.submit(CompletionRequest(prefix=CODE, max_tokens=0))
-    next_job.future.result(timeout=60)
-    timings = next_job.future.result().timings
-    assert model.reads == 1 + -(-(timings.prompt_tokens - timings.cached_tokens) // 16)
+    held.open()
+    timings = engine.submit(CompletionRequest(prefix=CODE, max_tokens=0)).future.result(timeout=60).timings
+    assert len(model.batches) == 1 + -(-(timings.prompt_tokens - timings.cached_tokens) // 16)
     assert (engine.completed, engine.cancelled) == (1, 1)
 
 
-def test_the_newest_request_of_a_client_for_a_document_wins(engine: Engine, model: Watched) -> None:
-    started, go_on = threading.Event(), threading.Event()
-
-    def on_read() -> None:
-        started.set()
-        go_on.wait(60)
-
-    model.on_read = on_read  # type: ignore[method-assign]
+def test_the_newest_request_of_a_client_for_a_document_wins(engine: Engine, model: Any, gate: Any) -> None:
+    held = gate(model)
 
     def ask(client: str | None, document: str | None) -> Callable[[], Completion]:
         job = engine.submit(CompletionRequest(prefix=CODE, client=client, document=document, max_tokens=2))
         return lambda: job.future.result(timeout=60)
 
     running = ask("editor", "a.py")
-    started.wait(60)
+    held.wait()
     waiting = ask("editor", "a.py")
     newest = ask("editor", "a.py")
     others = [ask("editor", "b.py"), ask("other", "a.py"), ask(None, "a.py"), ask(None, "a.py"), ask("editor", None)]
-    go_on.set()
+    held.open()
     for superseded in (running, waiting):
         with pytest.raises(CancelledError):
             superseded()
     for job in (newest, *others):
         assert job()
+
+
+def test_what_is_typed_along_a_suggestion_leaves_what_is_read_ahead(engine: Engine, model: Any, gate: Any) -> None:
+    shown = complete(engine, document="a.py", client="c")
+    request = CompletionRequest(prefix=CODE, suffix=SUFFIX, document="a.py", client="c")
+    engine.suggestions.remember(request, replace(shown, text="getsize(path)"))
+    held = gate(model)
+    ahead = engine.warm(replace(request, prefix=CODE * 2))
+    held.wait()
+    assert engine.submit(replace(request, prefix=CODE + "get")).future.result(timeout=60).text == "size(path)"
+    held.open()
+    assert ahead.future.result(timeout=60)
 
 
 def test_a_failure_does_not_end_the_engine(engine: Engine) -> None:
@@ -179,8 +153,7 @@ def test_a_failure_does_not_end_the_engine(engine: Engine) -> None:
     assert complete(engine)
 
 
-def test_closing_gives_up_what_waits(model: Watched) -> None:
-    engine = Engine(model)
+def test_closing_gives_up_what_waits(engine: Engine) -> None:
     jobs = [engine.submit(CompletionRequest(prefix=CODE + str(number))) for number in range(20)]
     engine.close()
     results = [job.future.exception(timeout=60) for job in jobs]
@@ -188,3 +161,52 @@ def test_closing_gives_up_what_waits(model: Watched) -> None:
     assert all(result is None or isinstance(result, CancelledError) for result in results)
     with pytest.raises(RuntimeError, match="closed"):
         engine.submit(CompletionRequest(prefix="x"))
+
+
+def test_a_failing_mixer_fails_its_request_alone(model: Any, start: Callable[..., Engine]) -> None:
+    class Broken:
+        def begin(self, request: CompletionRequest, prompt_ids: list[int]) -> "Broken":
+            return self
+
+        def mix(self, logprobs: Any, context: list[int]) -> Any:
+            if len(context) % 2:
+                raise ValueError("odd")
+            return logprobs
+
+        def draft(self, context: list[int], limit: int) -> list[int]:
+            raise ValueError("never")
+
+    engine = start(model, mixture=Broken())
+    with pytest.raises(ValueError, match="odd"):
+        complete(engine)
+    assert complete(engine, max_tokens=0)
+    assert engine.problem() is None
+
+
+def test_what_is_mixed_in_is_written_and_counts_for_confidence(model: Any, start: Callable[..., Engine]) -> None:
+    """An opinion that is sure of the prompt's tokens, one after the other."""
+
+    class Sure:
+        def begin(self, request: CompletionRequest, prompt_ids: list[int]) -> "Sure":
+            self.prompt = prompt_ids
+            return self
+
+        def mix(self, logprobs: Any, context: list[int]) -> Any:
+            mixed = logprobs - 1e4
+            mixed[self.prompt[2 + len(context) - len(self.prompt)]] = 0
+            return mixed
+
+        def draft(self, context: list[int], limit: int) -> list[int]:
+            at = 2 + len(context) - len(self.prompt)
+            return self.prompt[at : at + limit]
+
+    engine = start(model, mixture=Sure(), healing=False)
+    completion = complete(engine, max_tokens=8)
+    assert completion.text == SUFFIX[: len(completion.text)]
+    assert completion.confidence == 1
+    assert completion.timings.accepted_tokens == completion.timings.drafted_tokens > 0
+
+
+def test_it_tells_where_it_computes(model: Any, start: Callable[..., Engine]) -> None:
+    model.device = "cuda:1"
+    assert start(model).facts()["device"] == "cuda:1"

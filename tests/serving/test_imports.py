@@ -11,9 +11,10 @@ from pathlib import Path
 import serving.app
 from serving.engine import Engine
 from serving.llamacpp import LlamaCpp
+from serving.models import Models
 from serving.request import CompletionRequest
 engine = Engine(LlamaCpp(Path(sys.argv[1])))
-serving.app.create_app(engine)
+serving.app.create_app(Models.of(engine))
 engine.submit(CompletionRequest(prefix="def f(x):\\n    return ")).future.result()
 engine.close()
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

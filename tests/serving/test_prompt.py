@@ -85,3 +85,38 @@ def test_a_served_prompt_is_the_beginning_of_a_training_example(gguf: Path) -> N
     model.close()
     assert example[: len(served)] == served
     assert example[len(served) :] == [*parts[1], model.fim.endoftext]
+
+
+REPOSITORY = prompt.Repository("me/mine", (("a.py", "x = 1\n"), ("lib/b.py", "y = 2\n" * 10)), "c.py", 60)
+
+
+def test_the_repository_stands_first() -> None:
+    plain = prompt.build(TOKENS, fim.Order.SPM, encode, "prefix", "suffix", 1000)
+    ids = prompt.build(TOKENS, fim.Order.SPM, encode, "prefix", "suffix", 1000, REPOSITORY)
+    front = fim.repository(TOKENS, encode, "me/mine", REPOSITORY.files, "c.py", 60)
+    assert ids == front + plain
+
+
+@given(st.integers(40, 1200), lines)
+def test_the_repository_takes_its_share_at_most(budget: int, before: list[str]) -> None:
+    prefix, suffix = "\n".join(before), "z" * 2000
+    ids = prompt.build(TOKENS, fim.Order.SPM, encode, prefix, suffix, budget, REPOSITORY)
+    at = ids.index(TOKENS.fim_prefix)
+    assert len(ids) <= budget
+    assert at <= prompt.repository_budget(budget)
+    fits = [count for count in (0, 1, 2) if len(front_of(count)) <= prompt.repository_budget(budget)]
+    assert ids[:at] == (front_of(fits[-1]) if fits else [])
+    plain = prompt.build(TOKENS, fim.Order.SPM, encode, prefix, suffix, budget)
+    assert ids[at : ids.index(TOKENS.fim_middle)] == plain[: plain.index(TOKENS.fim_middle)], "the suffix stays"
+
+
+def front_of(count: int) -> list[int]:
+    """What stands before the prompt if so many files are in it."""
+    return REPOSITORY._replace(files=REPOSITORY.files[:count]).ids(TOKENS, encode)
+
+
+@given(st.text(st.sampled_from("ab ()\n"), max_size=400), st.text(st.sampled_from("ab\n"), max_size=40))
+def test_a_change_beyond_the_suffix_window_changes_nothing(suffix: str, other: str) -> None:
+    limit = 20
+    kept = suffix[: limit * prompt.CHARS_PER_TOKEN].ljust(limit, "a")
+    assert prompt.suffix_window(encode, kept + suffix, limit) == prompt.suffix_window(encode, kept + other, limit)

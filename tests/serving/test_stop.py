@@ -10,8 +10,14 @@ from serving.request import CompletionRequest, StopReason
 from serving.stop import GrowingText, StopRules
 
 CASES = yaml.safe_load((Path(__file__).parent / "stop_cases.yaml").read_text())
-codes = st.text(st.sampled_from("ab \n\té😀;"), max_size=40)
-rules = st.builds(
+SCOPES = yaml.safe_load((Path(__file__).parent / "scope_cases.yaml").read_text())
+BLOCKS = [
+    StopRules.of(CompletionRequest(prefix=case["at"].split("¦")[0], language=case["language"], max_lines=8)) for case in SCOPES
+]
+codes = st.text(st.sampled_from("ab \n\té😀;"), max_size=40) | st.lists(
+    st.sampled_from(["else", ":", "\n", "\n    ", "x", "}", "{", " ", "(", ")", "@a", "case"]), max_size=20
+).map("".join)
+rules = st.sampled_from(BLOCKS) | st.builds(
     StopRules,
     before=st.sampled_from(["", "    ", "  x", "\t"]),
     max_lines=st.sampled_from([None, 1, 2, 8]),
@@ -34,6 +40,16 @@ def grow(rules: StopRules, pieces: list[bytes]) -> tuple[str, StopReason | None,
 def test_golden(case: dict[str, Any], size: int) -> None:
     data = case["model"].encode()
     rules = StopRules(case["before"], case["max_lines"], tuple(case.get("stop", ())))
+    text, reason, _ = grow(rules, [data[at : at + size] for at in range(0, len(data), size)])
+    assert (text, reason) == (case["text"], case["reason"])
+
+
+@pytest.mark.parametrize("case", SCOPES, ids=lambda case: case["name"])
+@pytest.mark.parametrize("size", [1, 1000], ids=["by byte", "at once"])
+def test_scope(case: dict[str, Any], size: int) -> None:
+    prefix, suffix = case["at"].split("¦")
+    data = case["model"].encode()
+    rules = StopRules.of(CompletionRequest(prefix=prefix, suffix=suffix, language=case["language"], max_lines=20))
     text, reason, _ = grow(rules, [data[at : at + size] for at in range(0, len(data), size)])
     assert (text, reason) == (case["text"], case["reason"])
 
@@ -74,8 +90,9 @@ def test_cut_off_keeps_whole_lines_or_all_of_an_only_line() -> None:
     assert StopRules("", None).whole_lines("a\nb = (") == "a\nb = ("
 
 
-@pytest.mark.parametrize(("suffix", "lines"), [("", 8), ("\nx", 8), ("  \nx", 8), (")\n", 1), ("x", 1)])
+@pytest.mark.parametrize(("suffix", "lines"), [("", 8), ("\nx", 8), ("  \nx", 8), (")\n", 8), (") + 1\n", 1), ("x", 1)])
 def test_text_after_the_cursor_on_its_line_leaves_room_for_one_line(suffix: str, lines: int) -> None:
     request = CompletionRequest(prefix="a\n  f(", suffix=suffix, max_lines=8)
-    assert StopRules.of(request) == StopRules("  f(", lines)
+    found = StopRules.of(request)
+    assert (found.before, found.max_lines) == ("  f(", lines)
     assert StopRules.of(CompletionRequest(prefix="f(", suffix=suffix)).max_lines is None

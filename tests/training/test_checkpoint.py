@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from codelm import checkpoints
 from codelm.config.preset import Preset
 from codelm.errors import UserError
 from codelm.models import build_model
@@ -32,7 +33,7 @@ def some(tiny_preset: Preset, seed: int = 0) -> Engine:
 def test_what_is_saved_is_restored(tiny_preset: Preset, tmp_path: Path) -> None:
     engine, other = some(tiny_preset), some(tiny_preset, seed=1)
     path = engine.save(tmp_path, 7)
-    assert path == checkpoint.latest(tmp_path) == tmp_path / "checkpoint-7"
+    assert path == checkpoints.latest(tmp_path) == tmp_path / "checkpoint-7"
     assert other.restore(path) == 7
     assert all(torch.equal(a, b) for a, b in zip(engine.model.parameters(), other.model.parameters(), strict=True))
     assert other.model.lm_head.weight is other.model.model.embed_tokens.weight
@@ -59,15 +60,15 @@ def test_only_the_newest_and_the_spared_are_kept(tiny_preset: Preset, tmp_path: 
 
 
 def test_what_a_killed_process_left_is_no_checkpoint(tiny_preset: Preset, tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None
+    assert checkpoints.latest(tmp_path) is None
     engine = some(tiny_preset)
     for name in (".checkpoint-3.partial", ".checkpoint-5.partial", "checkpoint-old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
-    assert checkpoint.latest(tmp_path) is None
+    assert checkpoints.latest(tmp_path) is None
     path = engine.save(tmp_path, 3)
-    assert checkpoint.latest(tmp_path) == path
-    checkpoint.verify(path)
+    assert checkpoints.latest(tmp_path) == path
+    checkpoints.verify(path)
     assert not (tmp_path / ".checkpoint-3.partial").exists()
 
 
@@ -86,7 +87,7 @@ def test_a_damaged_checkpoint_is_named(tiny_preset: Preset, tmp_path: Path, name
     with pytest.raises(
         UserError, match=rf"{path} is damaged \(.+\); delete that folder; training goes on from the checkpoint before"
     ):
-        checkpoint.latest(tmp_path)
+        checkpoints.latest(tmp_path)
 
 
 def test_a_checkpoint_of_another_model(tiny_preset: Preset, tmp_path: Path) -> None:
@@ -113,4 +114,4 @@ def test_a_full_disk_leaves_the_checkpoint_that_stood(
     assert process.returncode == 2, err
     assert "file too large while writing; free some space" in err
     assert sorted(path.name for path in folder.glob("*checkpoint*")) == ["checkpoint-20", "checkpoint-30"]
-    checkpoint.verify(folder / "checkpoint-30")
+    checkpoints.verify(folder / "checkpoint-30")

@@ -11,12 +11,13 @@ import pytest
 
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
+from codelm.run_folder import found, step_of
 from codelm.stage import Manifest, file_sha256
 from training import metrics, target_cache
-from training.distill import continued, distill, stable_checkpoint
+from training.distill import distill, stable_checkpoint
 from training.engine import Engine
+from training.origin import continued
 from training.pretrain import pretrain
-from training.run_folder import found, step_of
 from training.teacher import Teacher
 
 STEPS, BATCH, LENGTH = 20, 4, 64

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import torch
 
+from codelm import checkpoints
 from codelm.config.preset import Preset
 from codelm.errors import UserError
 from codelm.models import build_model
+from codelm.run_folder import found
 from codelm.stage import Manifest
-from training import checkpoint, metrics
+from training import metrics
 from training.checkpoint import LossScale
 from training.data import Sample
 from training.engine import Engine, NotFiniteError, why_not_compilable
 from training.engine.zero import configuration
 from training.optimizers import adamw
 from training.pretrain import pretrain
-from training.run_folder import found
 
 Train = Callable[..., Manifest]
 Made = Callable[..., Engine]
@@ -144,7 +145,7 @@ def test_a_broken_model_ends_the_run_with_what_it_had_read(train: Train, tmp_pat
     assert told["documents"][0] in message
     assert good[-1].name == f"checkpoint-{told['step'] - 1}"
     assert f"the last good checkpoint is {good[-1]}" in message
-    checkpoint.verify(good[-1])
+    checkpoints.verify(good[-1])
     assert all(math.isfinite(row["loss"]) for row in metrics.read(folder) if "loss" in row)
     with pytest.raises(UserError, match=f"step {told['step']} is no finite number"):  # it comes there again
         train(folder, tokens=9 * 256, **settings)

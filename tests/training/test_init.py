@@ -10,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from codelm import checkpoints
 from codelm.config.model import ModelConfig, RopeScaling
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
+from codelm.export.restore import restore
 from codelm.models import load_model, weights_sha256
-from codelm.stage import Manifest
+from codelm.stage import Manifest, file_sha256
 from training import checkpoint, metrics, origin
 from training.pretrain import pretrain
 
@@ -52,8 +54,14 @@ def test_it_begins_with_the_weights_and_a_fresh_optimiser(extend: Extend, uninte
     assert manifest.inputs["init"] == weights_sha256(newest)
     moments = torch.load(tmp_path / "extended" / "checkpoint-2" / checkpoint.OPTIMIZER, weights_only=True)
     assert {float(entry["step"]) for entry in moments.values()} == {2.0}
+    # without a preset it has that of the checkpoint's training, but for the budget
+    theirs = load_preset(str(uninterrupted / "preset.yaml"))
+    found = origin.preset_of(newest)
+    assert found
+    assert (found.model, found.pretrain.tokens) == (theirs.model, None)
+    assert found.with_training(tokens=theirs.pretrain.tokens) == theirs
     # the checkpoint itself and the folder that holds it are the same
-    assert origin.given(newest, "--init") == newest
+    assert checkpoints.given(newest, "--init") == newest
     assert extend(init=newest).key == manifest.key
 
 
@@ -132,3 +140,48 @@ def test_checkpoints_that_cannot_be_used(extend: Extend, uninterrupted: Path, tm
     (folder / "settings.json").unlink()
     with pytest.raises(UserError, match="is not a readable checkpoint"):
         extend(init=newest)
+
+
+def test_it_begins_with_an_exported_model(
+    gguf: Path, trained: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    """At its first evaluation it is what was exported, but for what the format took; the record names the file."""
+    init = restore(tmp_path / "models", gguf)
+    preset = origin.preset_of(init)
+    assert preset
+    assert preset.pretrain.tokens is None, "how long the training of that model was is its own affair"
+    length = preset.model.context_length
+
+    def train(name: str, steps: int, start: Path | None = None, **settings: Any) -> Manifest:
+        chosen = preset.with_training(tokens=steps * 2 * length, watch={"log_every": 1}, **settings)
+        return pretrain(tmp_path / name, chosen, tokens_dir, tokenizer_dir, init=None if start else init, start=start)
+
+    still = train("still", 1, learning_rate=1e-9)
+    exported = Manifest.read(trained).counts["valid_bits_per_byte"]
+    assert still.counts["valid_bits_per_byte"] == pytest.approx(exported, abs=0.005)
+
+    manifest = train("warm", 8, warmup_share=0.5)
+    rates = [row["learning_rate"] for row in metrics.read(tmp_path / "warm") if "loss" in row]
+    assert rates[:4] == pytest.approx([preset.pretrain.learning_rate * share for share in (0.25, 0.5, 0.75, 1)])
+    told = {
+        "name": gguf.name,
+        "sha256": file_sha256(gguf),
+        "trained_tokens": Manifest.read(trained).counts["tokens"],
+        "corpus_fingerprint": Manifest.read(gguf.parent).config["metadata"]["corpus_fingerprint"],
+        "weights_sha256": weights_sha256(trained / Manifest.read(trained).counts["checkpoint"]),
+    }
+    assert manifest.counts["models"] == {"init": told}
+    assert manifest.inputs["init"] == told["sha256"]
+    # and what goes on from there knows it too
+    start = checkpoint.found(tmp_path / "warm")[-1]
+    branch = train("branch", 10, start, warmup_share=0.5)
+    assert branch.counts["models"]["from"]["models"] == {"init": told}
+
+
+def test_another_shape_than_the_exported_one_is_refused(
+    gguf: Path, tiny_preset: Preset, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    init = restore(tmp_path / "models", gguf)
+    with pytest.raises(UserError, match=r"tiny-q8_0-\w{8} has another shape than this model \(layers 2 ≠ 3\)"):
+        pretrain(tmp_path / "x", with_model(tiny_preset, layers=3), tokens_dir, tokenizer_dir, init=init)
+    assert not (tmp_path / "x").exists()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import llama_cpp
 import numpy as np
 import peft
@@ -15,21 +16,22 @@ import torch
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 
+from codelm.checkpoints import verify
 from codelm.config.preset import load_preset
 from codelm.corpus.tokens import open_shard
 from codelm.errors import UserError
-from codelm.export.bundle import BundleMetadata
-from codelm.export.gguf import write_f16
+from codelm.export.bundle import BASE_KEY, BundleMetadata
+from codelm.export.gguf import reading, write_f16
+from codelm.export.restore import restore
 from codelm.fim import Order
-from codelm.models import load_model
-from codelm.stage import Manifest
+from codelm.models import load_model, weights_sha256
+from codelm.run_folder import found
+from codelm.stage import Manifest, file_sha256
 from codelm.tokenizer import FILE, Tokenizer
-from training import metrics
-from training.checkpoint import verify
+from training import metrics, origin
 from training.engine import Engine
 from training.lora import lora, preset_of
 from training.pretrain import pretrain
-from training.run_folder import found
 
 STEPS, BATCH, LENGTH = 6, 4, 64
 Train = Callable[..., Manifest]
@@ -104,6 +106,8 @@ def test_llama_cpp_reads_the_adapter(train: Train, base: Path, tokens_dir: Path,
     )
     vocabulary, tensors = Tokenizer(tokenizer_dir / FILE), load_numpy(base / "model.safetensors")
     write_f16(tmp_path / "base.gguf", preset.model, vocabulary, tensors, metadata)
+    adapter = gguf.GGUFReader(tmp_path / "lora" / "adapter.gguf")
+    assert adapter.fields[BASE_KEY].contents() == weights_sha256(base)
     llama = llama_cpp.Llama(
         str(tmp_path / "base.gguf"), lora_path=str(tmp_path / "lora" / "adapter.gguf"), n_ctx=LENGTH, n_batch=LENGTH,
         logits_all=True, n_threads=1, n_threads_batch=1, verbose=False,
@@ -167,6 +171,17 @@ def test_without_a_budget_it_reads_the_code_as_often_as_asked(
     assert 0 <= counts["tokens"] - 0.01 * once < BATCH * LENGTH
 
 
+def test_upon_an_exported_model(gguf: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    base = restore(tmp_path / "models", gguf)
+    preset = preset_of(base).with_training(tokens=2 * 2 * 512)
+    manifest = lora(tmp_path / "lora", preset, tokens_dir, tokenizer_dir, base)
+    assert manifest.inputs["base"] == manifest.counts["models"]["base"]["sha256"] == file_sha256(gguf)
+    assert load_model(tmp_path / "lora" / "merged").config.num_hidden_layers == 2
+    with reading(gguf) as exported, reading(tmp_path / "lora" / "adapter.gguf") as adapter:
+        assert adapter.fields[BASE_KEY].contents() == exported.fields["codelm.weights_sha256"].contents()
+    assert origin.described(tmp_path / "lora" / "merged")["models"] == manifest.counts["models"]
+
+
 def test_what_does_not_fit_is_refused(train: Train, base: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
     train(tmp_path / "lora", lora={"r": 4})
     with pytest.raises(UserError, match=r"holds a run with other settings \(lora\.r 4 → 8\)"):
@@ -195,7 +210,7 @@ def test_upon_a_base_in_four_bits(train: Train, base: Path, tokens_dir: Path, tm
     wide = train(tmp_path / "wide", learning_rate=1e-2)
     narrow = train(tmp_path / "narrow", learning_rate=1e-2, lora={"quantize": "nf4"})
     ours, theirs = (np.array([row["loss"] for row in rows(tmp_path / name)]) for name in ("narrow", "wide"))
-    assert 0 < np.abs(ours - theirs).max() < 0.1, "rounded to four bits the base is another one, but not by much"
+    assert 0 < np.abs(ours - theirs).max() < 0.25, "rounded to four bits the base is another one, but not by much"
     assert narrow.counts["trained_parameters"] == wide.counts["trained_parameters"]
     # what is merged is the base itself
     ids = ids_of(tokens_dir)

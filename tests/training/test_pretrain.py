@@ -59,6 +59,13 @@ def test_restart_throws_the_old_run_away(train: Train, finished: Path) -> None:
     assert not (finished / "stray").exists()
 
 
+def test_restart_with_data_that_there_is_not_throws_nothing_away(train: Train, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with pytest.raises(UserError, match=r"a factor of data\.mixture fits no document"):
+        train(finished, restart=True, data={"mixture": {"factors": [{"language": "COBOL", "factor": 2}]}})
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
 @pytest.mark.parametrize("name", ["settings.json", "budget.json"])
 def test_a_damaged_record_is_named(train: Train, finished: Path, name: str) -> None:
     (finished / "manifest.json").unlink()

@@ -65,6 +65,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(start: Start, uninterrupted
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
+    assert "ending after this step, with a checkpoint" in err
     done = rows(folder)[-1]["step"]
     assert 5 <= done < STEPS
     assert [path.name for path in checkpoint.found(folder)] == [f"checkpoint-{done}"]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from codelm.run_folder import found
 from training import checkpoint
 from training.optimizers import AVERAGE
-from training.run_folder import found
 
 Start = Callable[..., Any]
 Rows = Callable[[Path], list[dict[str, Any]]]

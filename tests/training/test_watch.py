@@ -10,12 +10,12 @@ import pytest
 
 from codelm.config.preset import load_preset
 from codelm.corpus.tokens import open_shard
+from codelm.run_folder import is_running
 from codelm.stage import Manifest
 from codelm.tokenizer import FILE, Tokenizer
 from training import checkpoint, metrics
 from training.data import PackedSamples, StepBatches, loader
 from training.loss import IGNORE
-from training.run_folder import is_running
 
 Train = Callable[..., Manifest]
 Rows = Callable[[Path], list[dict[str, Any]]]

@@ -1,5 +1,6 @@
 """How documents fill windows: end to end, or each where it fits best."""
 
+import abc
 from collections.abc import Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -46,7 +47,7 @@ class Packing(Protocol):
 Epoch = TypeVar("Epoch")
 
 
-class Epochs(Generic[Epoch]):
+class Epochs(abc.ABC, Generic[Epoch]):
     """Documents of a shard, laid out anew in each epoch; the last two layouts are kept."""
 
     def __init__(
@@ -72,9 +73,9 @@ class Epochs(Generic[Epoch]):
             self._epochs[number] = self.lay_out(number, generator(self.seed, EPOCH, number, self.number))
         return self._epochs[number]
 
+    @abc.abstractmethod
     def lay_out(self, number: int, random: np.random.Generator) -> Epoch:
         """The layout of an epoch, drawn."""
-        raise NotImplementedError
 
     def sizes(self) -> npt.NDArray[np.int64]:
         """The tokens of each document with its <|endoftext|>, (documents,)."""

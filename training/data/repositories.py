@@ -13,8 +13,6 @@ from training.data.packing import Cut, Epochs, Piece
 
 SHORTEST_PART = 32
 """Tokens of a file behind its name: where there is room for fewer, a new window begins."""
-LONGEST_NAME = 8
-"""A name takes an eighth of the window at most; the end of a path tells more than its beginning."""
 
 
 class RepositoryEpoch(NamedTuple):
@@ -47,7 +45,7 @@ class RepositoryPacking(Epochs[RepositoryEpoch]):
         self.ordered_share = ordered_share
         self.index = known(self.shard)
         self.capacity = self.length + 1
-        self.longest_name = self.capacity // LONGEST_NAME
+        self.longest_name = fim.longest_name(self.length)
         repos, order = self.index.codes("repo")[self.documents], self.index.numbers("order")[self.documents]
         files = np.lexsort((order, repos))
         self.files = np.split(files, np.flatnonzero(np.diff(repos[files])) + 1)
@@ -65,15 +63,13 @@ class RepositoryPacking(Epochs[RepositoryEpoch]):
 
     def file_name(self, document: int) -> list[int]:
         """The ids that open a file."""
-        return self.shortened(fim.file_header(self.tokenizer.fim, self.tokenizer.encode, self.index.path(document)))
+        header = fim.file_header(self.tokenizer.fim, self.tokenizer.encode, self.index.path(document))
+        return fim.shortened(header, self.longest_name)
 
     def repo_name(self, document: int) -> list[int]:
         """The ids that open a file's repository."""
-        return self.shortened(fim.repo_header(self.tokenizer.fim, self.tokenizer.encode, self.index.repo(document)))
-
-    def shortened(self, header: list[int]) -> list[int]:
-        """A header whose name is not longer than it may be."""
-        return [header[0], *header[max(1, len(header) - self.longest_name) :]]
+        header = fim.repo_header(self.tokenizer.fim, self.tokenizer.encode, self.index.repo(document))
+        return fim.shortened(header, self.longest_name)
 
     def lay_out(self, number: int, random: np.random.Generator) -> RepositoryEpoch:
         documents: list[int] = []

@@ -5,6 +5,8 @@ import shutil
 
 import torch
 
+from codelm.models import fast_dtype
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What a precision computes products in, if not in float32."""
 
@@ -13,9 +15,8 @@ def precision_of(name: str) -> str:
     """Accelerate's name of a precision; "auto" is bf16 where the processor has instructions for it, else float32."""
     if name != "auto":
         return name
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    dtype = fast_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return next((name for name, known in DTYPES.items() if known is dtype), "no")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field, computed_field
 
 from codelm.config.stages import Gate
 from codelm.page import rendered
+from codelm.run_folder import PLOT
 from codelm.stage import Manifest
 from training import metrics
 from training.metrics import BITS_PER_BYTE
 from training.plan.plan import StagePlan
-from training.run_folder import PLOT
 from training.stages.advice import Advice, advise, speed_of
 
 TEMPLATE = Path(__file__).parent / "review.html.j2"

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codelm.corpus.order import FAMILY, imports_of, repository_order
+from codelm.corpus.order import FAMILY, Resolver, imports_of, repository_order
 
 HERE = Path(__file__).parent
 IMPORTS: list[dict[str, Any]] = yaml.safe_load((HERE / "imports.yaml").read_text())
@@ -81,3 +81,15 @@ def test_a_chain_as_long_as_a_large_repository() -> None:
     files = [f"m{i:05d}.py" for i in range(count)]
     position = repository_order(files, [[f"./m{i + 1:05d}"] for i in range(count)], ["Python"] * count)
     assert position == list(range(count - 1, -1, -1))
+
+
+@pytest.mark.parametrize("case", REPOSITORIES, ids=[case["name"] for case in REPOSITORIES])
+def test_any_import_is_resolved_as_those_that_are_known_beforehand(case: dict[str, Any]) -> None:
+    paths = sorted(case["files"])
+    imports = [imports_of(case["files"][path], case["language"]) for path in paths]
+    known, open_ = (Resolver(paths, given, [case["language"]] * len(paths)) for given in (imports, None))
+    for file, targets in enumerate(imports):
+        # Go's folders have numbers of their own
+        assert [known.paths[n] if n < len(paths) else sorted(known.dependencies(n)) for n in known.imported(file, targets)] == [
+            open_.paths[n] if n < len(paths) else sorted(open_.dependencies(n)) for n in open_.imported(file, targets)
+        ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from codelm.default_model.locate import BUNDLE, about, default_model
+from codelm.default_model.locate import BUNDLE, about, default_model, named
 from codelm.errors import UserError
 
 
@@ -21,6 +21,17 @@ def test_there_may_be_none(tmp_path: Path) -> None:
     assert about(tmp_path) is None
     with pytest.raises(UserError, match="this installation of codelm has no default model; name a model of your own"):
         default_model(tmp_path)
+
+
+def test_it_has_a_name_unless_something_else_has_it(
+    default_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codelm.default_model.locate.BUNDLE", default_bundle)
+    monkeypatch.chdir(tmp_path)
+    assert named(Path("default")) == default_bundle / "tiny-q8_0.gguf"
+    assert named(Path("runs/default")) == Path("runs/default")
+    Path("default").mkdir()
+    assert named(Path("default")) == Path("default")
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone", "manifest", "another manifest"])

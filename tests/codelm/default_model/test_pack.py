@@ -15,7 +15,7 @@ from codelm.default_model.pack import METRICS, RECORD, ROWS, pack, thinned
 from codelm.errors import UserError
 from codelm.evaluation.evaluate import FILE as SCORES
 from codelm.export.export import CARD
-from codelm.stage import Manifest
+from codelm.stage import Manifest, file_sha256
 
 
 @pytest.fixture
@@ -76,7 +76,41 @@ def test_rows_of_a_long_log_are_thinned() -> None:
     assert {"step": 777, "loss": 1.0, "valid_bits_per_byte": 2.0} in kept
 
 
-@pytest.mark.parametrize("change", ["policy", "size", "places"])
+def begun_with(trained: Path, sha256: str, folder: Path) -> Path:
+    """That training, as if it had begun with an exported model."""
+    shutil.copytree(trained, folder)
+    manifest = Manifest.read(folder)
+    first = {"name": "first.gguf", "sha256": sha256, "trained_tokens": 7, "corpus_fingerprint": "c" * 64}
+    counts = manifest.counts | {"models": {"from": {"name": "trunk", "sha256": "b" * 64, "models": {"init": first}}}}
+    (folder / "manifest.json").write_text(manifest.model_copy(update={"counts": counts}).model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def test_the_notices_of_the_model_that_it_began_with_stay(parts: dict[str, Path], default_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(default_bundle, bundle)
+    parts["pretrain"] = begun_with(parts["pretrain"], file_sha256(bundle / "tiny-q8_0.gguf"), tmp_path / "pretrain")
+    earlier = (bundle / "NOTICE.txt").read_text(encoding="utf-8")
+    pack(bundle, **parts)
+    assert (bundle / "NOTICE.txt").read_text(encoding="utf-8") == earlier, "of the same corpus, it is told once"
+
+    shutil.rmtree(bundle)
+    shutil.copytree(default_bundle, bundle)
+    (bundle / "NOTICE.txt").write_text("the works of others\n", encoding="utf-8")
+    with zipfile.ZipFile(bundle / "licenses.zip", "w") as archive:
+        archive.writestr("licenses/other.txt", "its terms")
+    pack(bundle, **parts)
+    notice = (bundle / "NOTICE.txt").read_text(encoding="utf-8")
+    assert notice.startswith(earlier)
+    assert notice.endswith("Of that one:\n\nthe works of others\n")
+    with zipfile.ZipFile(bundle / "licenses.zip") as archive:
+        names = {Path(name).name for name in archive.namelist()}
+        assert archive.read("licenses/other.txt") == b"its terms"
+    assert names == {"other.txt"} | {path.name for path in (parts["corpus"] / "licenses").glob("*.txt")}
+    assert "`first.gguf`" in (bundle / CARD).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", ["policy", "size", "places", "first weights"])
 def test_what_may_not_be_passed_on_leaves_the_bundle_that_stood(
     parts: dict[str, Path], default_bundle: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -88,6 +122,9 @@ def test_what_may_not_be_passed_on_leaves_the_bundle_that_stood(
     elif change == "size":
         monkeypatch.setattr(module, "LARGEST", 100_000)
         told = "a default model has 0 MB at most"
+    elif change == "first weights":
+        parts["pretrain"] = begun_with(parts["pretrain"], "0" * 64, tmp_path / "pretrain")
+        told = "began with first.gguf, whose notices are not in"
     else:
         other = tmp_path / "other"
         shutil.copytree(parts["as_served"], other)

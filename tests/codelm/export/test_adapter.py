@@ -54,7 +54,7 @@ def test_next_tokens_agree(exported: Any, adapted: Any, tokens_dir: Path, tmp_pa
         f"base_model.model.{name.removeprefix('base_model.model.')}": tensor.numpy()
         for name, tensor in peft.get_peft_model_state_dict(adapted).items()
     }
-    write_adapter(tmp_path / "adapter.gguf", exported.preset.model, tensors, ALPHA, exported.preset.name)
+    write_adapter(tmp_path / "adapter.gguf", exported.preset.model, tensors, ALPHA, exported.preset.name, "f" * 64)
     with torch.no_grad():
         expected = adapted.merge_and_unload()(torch.tensor([ids])).logits[0].log_softmax(-1)
     base = exported.bundle / f"{exported.preset.name}-f16.gguf"
@@ -67,7 +67,7 @@ def test_next_tokens_agree(exported: Any, adapted: Any, tokens_dir: Path, tmp_pa
 
 def test_what_is_no_adapter_is_refused(exported: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no factor of a LoRA update"):
-        write_adapter(tmp_path / "a.gguf", exported.preset.model, {"model.norm.weight": np.ones(3, np.float32)}, 1.0, "x")
+        write_adapter(tmp_path / "a.gguf", exported.preset.model, {"model.norm.weight": np.ones(3, np.float32)}, 1.0, "x", "")
     stranger = {"base_model.model.model.layers.0.mlp.squeeze.lora_A.weight": np.ones((2, 3), np.float32)}
     with pytest.raises(ValueError, match=r"has no tensor model\.layers\.0\.mlp\.squeeze\.weight"):
-        write_adapter(tmp_path / "a.gguf", exported.preset.model, stranger, 1.0, "x")
+        write_adapter(tmp_path / "a.gguf", exported.preset.model, stranger, 1.0, "x", "")

@@ -16,6 +16,7 @@ METADATA = st.builds(
     tokenizer_sha256=st.text(),
     corpus_fingerprint=st.text(),
     trained_tokens=st.integers(0),
+    repo_context=st.booleans(),
     bits_per_byte=st.none() | st.floats(0, 100),
     exact_match=st.none() | st.floats(0, 1),
     draft=st.none() | st.text(),
@@ -33,6 +34,14 @@ def test_what_is_written_is_read(metadata: BundleMetadata) -> None:
 @given(METADATA)
 def test_keys_of_a_newer_version_are_no_obstacle(metadata: BundleMetadata) -> None:
     assert BundleMetadata.from_gguf(metadata.to_gguf() | {"codelm.mood": "good"}) == metadata
+
+
+def test_a_model_of_an_older_version_knows_no_repositories() -> None:
+    older = BundleMetadata(
+        name="x", codelm_version="0", context_length=1, fim_order=Order.SPM, tokenizer_sha256="", corpus_fingerprint=""
+    ).to_gguf()
+    del older["codelm.repo_context"]
+    assert BundleMetadata.from_gguf(older).repo_context is False
 
 
 def test_what_is_missing_or_wrong_is_named() -> None:

@@ -71,6 +71,24 @@ def test_the_recipe(tiny_preset: Preset, training: Manifest, corpus: Path, setti
     assert told in card(tiny_preset.with_training(**settings), training, corpus)
 
 
+def test_a_model_that_was_trained_on_names_the_one_before(tiny_preset: Preset, training: Manifest, corpus: Path) -> None:
+    plain = card(tiny_preset, training, corpus)
+    assert "first weights" not in plain.lower()
+    first = {"name": "nano-q8_0.gguf", "sha256": "a" * 64, "trained_tokens": 3_000, "corpus_fingerprint": "c" * 64}
+    begun = training.model_copy(
+        update={"inputs": training.inputs | {"init": "a" * 64}, "counts": training.counts | {"models": {"init": first}}}
+    )
+    text = card(tiny_preset, begun, corpus)
+    assert f"| first weights | those of `nano-q8_0.gguf` (SHA-256 `{'a' * 16}`) |" in text
+    assert f"3,000 tokens of the corpus `{'c' * 16}`" in text
+    # by way of a checkpoint, too; a teacher's weights are none of a model's
+    trunk = {"name": "pretrain/checkpoint-4", "sha256": "b" * 64, "models": {"init": first}}
+    branch = begun.model_copy(update={"counts": training.counts | {"models": {"from": trunk}}})
+    assert "3,000 tokens of the corpus" in card(tiny_preset, branch, corpus)
+    taught = begun.model_copy(update={"counts": training.counts | {"models": {"teacher": first}}})
+    assert "3,000 tokens of the corpus" not in card(tiny_preset, taught, corpus)
+
+
 def test_small_entries_are_summed_up() -> None:
     counts = {name: {"files": 1, "bytes": size * 1_000_000} for name, size in (("a", 1), ("b", 3), ("c", 2))}
     assert largest(counts, 1).splitlines() == ["| b | 1 | 3.0 MB |", "| 2 others | 2 | 3.0 MB |"]

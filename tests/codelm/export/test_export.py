@@ -16,7 +16,7 @@ from codelm.export.export import CARD, export
 from codelm.export.gguf import interleave_rope_pairs
 from codelm.export.quantize import FORMATS, quantize
 from codelm.fim import SPECIAL_TOKENS, Order
-from codelm.models import parameter_count
+from codelm.models import parameter_count, weights_sha256
 from codelm.stage import Manifest
 from codelm.tokenizer import FILE, Tokenizer
 
@@ -60,8 +60,10 @@ def test_what_a_file_says_of_itself(exported: Any, tokenizer_dir: Path, corpus: 
         assert metadata.context_length == model.context_length
         assert metadata.fim_order is Order.SPM
         assert metadata.tokenizer_sha256 == tokenizer.sha256
+        assert metadata.weights_sha256 == weights_sha256(exported.checkpoint)
         assert metadata.corpus_fingerprint == Manifest.read(corpus).fingerprint_of("snapshot/")
         assert metadata.trained_tokens > 0
+        assert metadata.repo_context is False
         assert metadata.bits_per_byte
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 SETTINGS = "settings.json"
 """What the folder is a run of."""
 PRESET = "preset.yaml"
+MODELS = "models.json"
+"""Which models a run begins with or learns from, if any."""
 BUDGET = "budget.json"
 BEST = "best.json"
 """Which checkpoint is the best by infilling."""

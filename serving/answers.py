@@ -1,0 +1,82 @@
+"""From what the engine wrote to what is answered: the gate's word, then attribution. Between the engine and the protocols."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from serving.attribution import AttributionMode, Attributor
+from serving.gate import Gate
+from serving.request import Completion, CompletionRequest, StopReason
+from serving.type_through import ShownSuggestions
+
+logger = logging.getLogger(__name__)
+
+
+class Answers:
+    """What is done to each completion before a protocol answers with it."""
+
+    def __init__(
+        self,
+        gate: str | None = None,
+        precision: float | None = None,
+        attributor: Attributor | None = None,
+        suggestions: ShownSuggestions | None = None,
+    ) -> None:
+        """gate: as the bundle has it. precision: for requests that ask for none; None hides nothing. suggestions: remember what
+        is answered, for those who type it.
+        """
+        self.gate = usable(gate)
+        self.precision = precision
+        self.attributor = attributor
+        self._suggestions = suggestions
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a text may be shortened after it was written, so that none of it can be streamed before."""
+        return self.attributor is not None and self.attributor.mode is AttributionMode.BLOCK
+
+    async def finish(self, request: CompletionRequest, completion: Completion) -> Completion:
+        """The completion as it is to be answered. What is left of one that was shown stays shown."""
+        if completion.remembered:
+            return completion
+        if self.gate is not None:
+            precision = self.precision if request.precision is None else request.precision
+            completion = self.gate.judge(request, completion, precision)
+        if self.attributor is not None:
+            others = [await self.attributor.attribute(request, one) for one in completion.alternatives]
+            if completion.shown:
+                completion = await self.attributor.attribute(request, completion)
+            completion = replace(completion, alternatives=tuple(one for one in others if one.shown))
+        # with more time there would have been more of it
+        if self._suggestions is not None and completion.stop_reason is not StopReason.DEADLINE:
+            self._suggestions.remember(request, replace(completion, remembered=True))
+        return completion
+
+    def health(self) -> dict[str, Any]:
+        """What a server tells of it: the default precision with whether it can be met; attribution, the size of its index in
+        bytes, and whether all of that has been read.
+        """
+        gate = self.gate and {
+            "precision": self.precision,
+            "best_precision": self.gate.best_precision,
+            "reachable": self.precision is None or self.gate.threshold(self.precision) is not None,
+        }
+        one = self.attributor
+        mode, size, ready = (one.mode, one.bytes, one.ready) if one else (AttributionMode.OFF, 0, True)
+        return {"gate": gate, "attribution": {"mode": mode.value, "index_bytes": size, "ready": ready}}
+
+    def close(self) -> None:
+        """Ends its threads."""
+        if self.attributor is not None:
+            self.attributor.close()
+
+
+def usable(gate: str | None) -> Gate | None:
+    """The gate of a bundle; None if it has none, or one of a version that is not understood: then nothing is hidden."""
+    if gate is None:
+        return None
+    try:
+        return Gate.from_json(gate)
+    except ValueError as error:
+        logger.warning("the model's gate is not used (%s); run `codelm calibrate` again", error)
+        return None

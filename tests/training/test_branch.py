@@ -1,0 +1,79 @@
+"""A decay that branches off a training whose learning rate stays up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.train import app
+from codelm.config.preset import Preset, load_preset
+from codelm.errors import UserError
+from codelm.run_folder import found
+from training import metrics
+from training.origin import continued
+from training.pretrain import pretrain
+
+STEPS, DECAY, TOKENS_PER_STEP = 20, 8, 4 * 64
+
+
+@pytest.fixture(scope="module")
+def wsd(minute_preset: Path) -> Preset:
+    return load_preset(str(minute_preset)).with_training(
+        tokens=STEPS * TOKENS_PER_STEP, schedule="wsd", decay_share=DECAY / STEPS, watch={"evaluations": 0}
+    )
+
+
+@pytest.fixture(scope="module")
+def trunk(wsd: Preset, tokens_dir: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training; its checkpoint from before the decay is kept."""
+    folder = tmp_path_factory.mktemp("trunk") / "pretrain"
+    pretrain(folder, wsd, tokens_dir, tokenizer_dir)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for row in metrics.read(folder) if "loss" in row]
+
+
+def test_without_a_budget_of_its_own_it_is_the_trunk(
+    trunk: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    start, end = found(trunk)
+    pretrain(tmp_path / "branch", continued(start, None), tokens_dir, tokenizer_dir, start=start)
+    assert (found(tmp_path / "branch")[-1] / "model.safetensors").read_bytes() == (end / "model.safetensors").read_bytes()
+
+
+def test_with_tokens_the_rate_falls_over_them(trunk: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    start = found(trunk)[0]
+    before = {path: path.read_bytes() for path in trunk.rglob("*") if path.is_file()}
+    manifest = pretrain(tmp_path / "branch", continued(start, 4 * TOKENS_PER_STEP), tokens_dir, tokenizer_dir, start=start)
+    logged, peak = rows(tmp_path / "branch"), rows(trunk)[STEPS - DECAY - 1]["learning_rate"]
+    assert [row["step"] for row in logged] == list(range(STEPS - DECAY + 1, STEPS - DECAY + 5))
+    rates = [row["learning_rate"] for row in logged]
+    assert peak > rates[1] > rates[2] > rates[3]
+    assert [row["batch_crc32"] for row in logged] == [row["batch_crc32"] for row in rows(trunk)[-DECAY:][:4]]
+    assert manifest.counts["tokens"] == (STEPS - DECAY + 4) * TOKENS_PER_STEP
+    assert {path: path.read_bytes() for path in trunk.rglob("*") if path.is_file()} == before
+
+
+def test_what_it_begins_with_is_not_thrown_away(trunk: Path, tokens_dir: Path, tokenizer_dir: Path) -> None:
+    start = found(trunk)[0]
+    with pytest.raises(UserError, match="--restart would throw away"):
+        pretrain(trunk, continued(start, None), tokens_dir, tokenizer_dir, restart=True, start=start)
+    assert start.is_dir()
+
+
+def test_the_end_of_a_training_needs_tokens(trunk: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    end = found(trunk)[-1]
+    with pytest.raises(UserError, match="the run ends after step 20"):
+        pretrain(tmp_path / "branch", continued(end, None), tokens_dir, tokenizer_dir, start=end)
+    assert not (tmp_path / "branch").exists()
+
+
+@pytest.mark.parametrize("also", [["--preset", "nano"], ["--minutes", "5"], ["--init", "x"], []])
+def test_a_branch_has_the_settings_of_its_trunk_and_its_own_folder(trunk: Path, tmp_path: Path, also: list[str]) -> None:
+    out = [] if not also else ["--out", str(tmp_path / "branch")]
+    result = CliRunner().invoke(app, ["pretrain", "--run", str(tmp_path), "--from", str(trunk), *out, *also])
+    assert isinstance(result.exception, UserError)
+    assert "--from goes on with the settings of that training" in str(result.exception)
