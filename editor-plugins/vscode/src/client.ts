@@ -28,16 +28,22 @@ export class Client {
 
   /** Throws OfflineError, ServerError, SupersededError or the signal's reason. Aborting closes the connection: that is how the server cancels. */
   async complete(request: CompletionRequest, signal: AbortSignal): Promise<CompletionAnswer> {
-    const body = await this.fetchJson("/v1/textDocument/inlineCompletion", COMPLETION_TIMEOUT_MS, signal, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(request),
-    });
+    const body = await this.post("/v1/textDocument/inlineCompletion", request, COMPLETION_TIMEOUT_MS, signal);
     try {
       return parseAnswer(body);
     } catch (error) {
       throw new ServerError(0, messageOf(error));
     }
+  }
+
+  /** Tells that a suggestion was taken, so that the server can write ahead. Throws as `complete` does. */
+  async accepted(id: string): Promise<void> {
+    await this.post("/v1/accepted", { id }, HEALTH_TIMEOUT_MS);
+  }
+
+  /** Has the server read ahead what the request would have to read first. Throws as `complete` does. */
+  async warm(request: CompletionRequest): Promise<void> {
+    await this.post("/v1/warm", request, HEALTH_TIMEOUT_MS);
   }
 
   /** The name of the model that the server has loaded. Throws as `complete` does. */
@@ -46,6 +52,11 @@ export class Client {
     const model = typeof body === "object" && body !== null && "model" in body ? body.model : undefined;
     if (typeof model !== "string") throw new ServerError(0, "this is no codelm server: its health names no model");
     return model;
+  }
+
+  private post(path: string, body: unknown, timeoutMs: number, signal?: AbortSignal): Promise<unknown> {
+    const headers = { "Content-Type": "application/json" };
+    return this.fetchJson(path, timeoutMs, signal, { method: "POST", headers, body: JSON.stringify(body) });
   }
 
   private async fetchJson(path: string, timeoutMs: number, signal?: AbortSignal, init?: RequestInit): Promise<unknown> {

@@ -1,7 +1,7 @@
 /** What is known about the server: looked up at the start, learnt from each answer, asked again while it is away. */
 
 import { Client, OfflineError, messageOf } from "./client";
-import type { CompletionAnswer, CompletionItem } from "./protocol";
+import type { CompletionAnswer, CompletionItem, CompletionRequest } from "./protocol";
 import { backoff, pause } from "./timing";
 
 export type State = "ready" | "working" | "offline";
@@ -78,6 +78,25 @@ export class Connection {
     } finally {
       this.running--;
       this.changed();
+    }
+  }
+
+  /** Tells the server that a suggestion was taken; what goes wrong is only logged. */
+  async accepted(id: string): Promise<void> {
+    try {
+      await this.client.accepted(id);
+    } catch (error) {
+      this.log(`${this.url}: ${messageOf(error)}`);
+    }
+  }
+
+  /** Has the server read ahead, if it is there. What goes wrong is only logged, and that it is not there is not even that. */
+  async warm(request: CompletionRequest): Promise<void> {
+    if (this.problem !== undefined) return;
+    try {
+      await this.client.warm(request);
+    } catch (error) {
+      if (!(error instanceof OfflineError)) this.log(`${this.url}: ${messageOf(error)}`);
     }
   }
 

@@ -14,11 +14,37 @@ export interface Range {
 export const TriggerKind = { invoked: 1, automatic: 2 } as const;
 export type TriggerKind = (typeof TriggerKind)[keyof typeof TriggerKind];
 
+/** Another file of the project, as the editor has it. */
+export interface SourceFile {
+  uri: string;
+  text: string;
+}
+
+/** A file, or some lines of one, that the user opened or edited lately. `text`: of these lines. */
+export interface RecentFile {
+  uri: string;
+  kind: "opened" | "edited";
+  range?: Range;
+  text?: string;
+}
+
+export interface WorkspaceFolder {
+  uri: string;
+  name: string;
+}
+
 export interface CompletionRequest {
   textDocument: { uri: string; languageId: string; version: number; text: string };
   position: Position;
   context: { triggerKind: TriggerKind };
-  codelm: { client: string; budgetMs: number };
+  codelm: {
+    client: string;
+    budgetMs: number;
+    /** The latest first. */
+    recent?: RecentFile[];
+    files?: SourceFile[];
+    workspaceFolders?: WorkspaceFolder[];
+  };
 }
 
 export interface CompletionItem {

@@ -3,19 +3,18 @@
 import * as vscode from "vscode";
 import { type Client, OfflineError, SupersededError } from "./client";
 import type { Connection } from "./connection";
-import { ACCEPTED_COMMAND, type CompletionItem, type CompletionRequest, TriggerKind } from "./protocol";
-import { acceptEntry, cursorAfter, includeEntry } from "./selection";
+import { ACCEPTED_COMMAND, type CompletionItem, TriggerKind } from "./protocol";
+import type { Requests } from "./request";
+import { includeEntry } from "./selection";
 import { settings } from "./settings";
 import { pause } from "./timing";
-
-/** In UTF-16 units. Larger documents are generated ones, and sending them with each keystroke costs more than it brings. */
-const MAX_TEXT_LENGTH = 1_000_000;
 
 export class Provider implements vscode.InlineCompletionItemProvider {
   constructor(
     private readonly connection: Connection,
-    /** One per editor window: the server drops a window's older request for the same document. */
-    private readonly clientId: string,
+    private readonly requests: Requests,
+    /** Hears of each document that a completion is asked for. */
+    private readonly asked: (uri: string) => void,
     /** Gets what the user did not cause and the status bar does not show. */
     private readonly report: (error: unknown) => void,
   ) {}
@@ -26,7 +25,7 @@ export class Provider implements vscode.InlineCompletionItemProvider {
     context: vscode.InlineCompletionContext,
     token: vscode.CancellationToken,
   ): Promise<vscode.InlineCompletionItem[]> {
-    const { enable, disabledLanguages, debounceMs, budgetMs } = settings();
+    const { enable, disabledLanguages, debounceMs } = settings();
     if (!enable || disabledLanguages.includes(document.languageId)) return [];
 
     const automatic = context.triggerKind === vscode.InlineCompletionTriggerKind.Automatic;
@@ -35,23 +34,11 @@ export class Provider implements vscode.InlineCompletionItemProvider {
     if (token.isCancellationRequested) cancelled.abort();
     try {
       if (!(await pause(automatic ? debounceMs : 0, cancelled.signal))) return [];
-      const text = document.getText();
-      if (text.length > MAX_TEXT_LENGTH) return [];
-
       const entry = context.selectedCompletionInfo;
-      const offsetOf = (place: { line: number; character: number }) =>
-        document.offsetAt(new vscode.Position(place.line, place.character));
-      const request: CompletionRequest = {
-        textDocument: {
-          uri: document.uri.toString(),
-          languageId: document.languageId,
-          version: document.version,
-          text: entry ? acceptEntry(text, entry, offsetOf) : text,
-        },
-        position: entry ? cursorAfter(entry) : { line: position.line, character: position.character },
-        context: { triggerKind: automatic ? TriggerKind.automatic : TriggerKind.invoked },
-        codelm: { client: this.clientId, budgetMs },
-      };
+      const kind = automatic ? TriggerKind.automatic : TriggerKind.invoked;
+      const request = this.requests.at(document, position, kind, entry);
+      if (!request) return [];
+      this.asked(request.textDocument.uri);
       const items = await this.connection.run((client: Client) => client.complete(request, cancelled.signal));
       if (cancelled.signal.aborted) return [];
       return items.map((item) => toVscode(entry ? includeEntry(item, entry) : item, position));

@@ -7,6 +7,7 @@ export interface Settings {
   serverUrl: string;
   debounceMs: number;
   budgetMs: number;
+  recentFiles: boolean;
   disabledLanguages: string[];
 }
 
@@ -18,6 +19,7 @@ export function settings(): Settings {
     serverUrl: section.get("serverUrl", ""),
     debounceMs: section.get("debounceMs", 0),
     budgetMs: section.get("budgetMs", 0),
+    recentFiles: section.get("recentFiles", true),
     disabledLanguages: section.get("disabledLanguages", []),
   };
 }

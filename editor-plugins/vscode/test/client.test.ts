@@ -80,3 +80,23 @@ test("health gives the model's name, and only a codelm server has one", async (t
   const other = await serve(t, (_, response) => response.end('{"status": "ok"}'));
   await assert.rejects(new Client(other.url).model(), /no codelm server/);
 });
+
+test("that a suggestion was taken is told by its id", async (t) => {
+  const seen: unknown[] = [];
+  const { url } = await serve(t, async (incoming, response) => {
+    seen.push([incoming.method, incoming.url, await bodyOf(incoming)]);
+    response.writeHead(202).end("{}");
+  });
+  await new Client(url).accepted("cmpl-1");
+  assert.deepEqual(seen, [["POST", "/v1/accepted", { id: "cmpl-1" }]]);
+});
+
+test("reading ahead is one POST of what a completion would ask", async (t) => {
+  const seen: unknown[] = [];
+  const { url } = await serve(t, async (incoming, response) => {
+    seen.push([incoming.method, incoming.url, await bodyOf(incoming)]);
+    response.writeHead(202).end("{}");
+  });
+  await new Client(url).warm(request);
+  assert.deepEqual(seen, [["POST", "/v1/warm", request]]);
+});

@@ -78,3 +78,27 @@ test("a new address forgets the old server", async (t) => {
   await ready;
   assert.equal(connection.model, "next");
 });
+
+test("reading ahead is silent where no server is, and tries only one that is there", async (t) => {
+  let asked = 0;
+  const port = await deadPort();
+  const lines: string[] = [];
+  const connection = new Connection(`http://127.0.0.1:${port}`, () => {}, (line) => lines.push(line));
+  t.after(() => connection.dispose());
+  await connection.warm({} as never);
+  assert.deepEqual([lines, connection.state], [[], "working"]);
+  await connection.look();
+  const told = lines.length;
+  const { url } = await serve(t, (incoming, response) => {
+    asked += Number(incoming.url === "/v1/warm");
+    response.writeHead(incoming.url === "/v1/warm" ? 500 : 200).end('{"model": "nano"}');
+  });
+  await connection.warm({} as never);
+  assert.deepEqual([lines.length, asked], [told, 0]);
+  connection.connect(url);
+  await connection.look();
+  await connection.warm({} as never);
+  assert.equal(asked, 1);
+  assert.match(lines.at(-1) ?? "", /HTTP 500/);
+  assert.equal(connection.state, "ready");
+});
