@@ -8,6 +8,9 @@ TORCH ?= torch==2.13.0
 MINUTES ?= 5
 ARGS ?=
 
+# llama.cpp's AMX kernels crash when GCC compiles them (serving/llamacpp.py): they are left out where the compiler has them.
+NO_AMX := $(shell echo __AMX_INT8__ | $(CXX) -march=native -E -P -x c++ - 2>/dev/null | grep -qx 1 && echo -mno-amx-int8)
+
 BIN := $(VENV)/bin
 VSCODE := editor-plugins/vscode
 CODE_SERVER ?= .cache/code-server
@@ -24,7 +27,7 @@ $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[train,serve,dev]"
+	CFLAGS="$(CFLAGS) $(NO_AMX)" CXXFLAGS="$(CXXFLAGS) $(NO_AMX)" $(BIN)/python -m pip install --quiet --editable ".[train,serve,dev]"
 	@touch $@
 
 quickstart: $(BIN)/.installed ## a folder of code in, a served completion out (MINUTES=5, ARGS="--corpus DIR")

@@ -40,6 +40,10 @@ trap '[ $? -eq 0 ] || { echo "building llama-server failed; the end of $log:" >&
 {
   "$python" -m pip download --no-binary llama-cpp-python --no-deps --dest . "llama-cpp-python==$version"
   tar -xzf "llama_cpp_python-$version.tar.gz"
+  # these kernels crash when GCC compiles them (serving/llamacpp.py)
+  if echo __AMX_INT8__ | "${CXX:-g++}" -march=native -E -P -x c++ - | grep -qx 1; then
+    export CFLAGS="${CFLAGS:-} -mno-amx-int8" CXXFLAGS="${CXXFLAGS:-} -mno-amx-int8"
+  fi
   generator=()
   if command -v ninja; then generator=(-G Ninja); fi
   cmake "${generator[@]}" -S "llama_cpp_python-$version/vendor/llama.cpp" -B build \

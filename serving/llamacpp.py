@@ -40,6 +40,8 @@ _is_set = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
 operations of a batch, where a function of Python's would wait for the interpreter's lock."""
 _never = llama_cpp.ggml_abort_callback()
 
+AMX = b"AMX_INT8 = 1"
+"""What llama.cpp says of itself when it was built with AMX kernels, which need their weights in another order."""
 CELLS = 256
 """A cache holds a multiple of so many tokens."""
 LOG_ERROR = 4
@@ -310,6 +312,9 @@ def load(path: Path, *, vocab_only: bool = False) -> Any:
     parameters.vocab_only, parameters.check_tensors = vocab_only, not vocab_only
     # a mapped file that somebody cuts short kills the process that reads it
     parameters.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+    # GCC drops the writes to the tile configuration from these kernels, and the first batch of a model ends the process:
+    # ggml-org/llama.cpp issue 20824, pull request 26954
+    parameters.use_extra_bufts = AMX not in llama_cpp.llama_print_system_info()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
     if not model:
         raise UserError(f"{path} cannot be loaded{_reason()}", "the file may be cut short: export or copy it again")
