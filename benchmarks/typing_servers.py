@@ -6,6 +6,7 @@ llama.cpp itself recommends for fill-in-the-middle (`--fim-qwen-*-default` in it
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -250,8 +251,9 @@ class Server:
                 return began
 
     def close(self) -> None:
-        """Ends it."""
-        self.process.terminate()
+        """Ends it, if it has not ended by itself."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.process.terminate()
         try:
             self.process.wait(10)
         except psutil.TimeoutExpired:
