@@ -211,19 +211,27 @@ def memory_of(server: Server, model: Path, parallel: int) -> dict[str, Any]:
 
 
 def soak(peer: Peer, model: Path, traces: Sequence[Trace], minutes: float) -> dict[str, Any]:
-    """Memory at the start, when every file has been open once and a minute of typing is over, and at the end."""
+    """Memory at the start, when every file has been open once and a minute of typing is over, each minute, and at the end."""
+
+    async def watched() -> tuple[list[Outcome], list[float]]:
+        """A reading for every minute of typing, the last at its end."""
+        typing = asyncio.create_task(replay(server, list(traces) * 1000, minutes * 60 - warm, {}))
+        readings = []
+        while not (await asyncio.wait([typing], timeout=60))[0]:
+            readings.append(round(server.memory() / 1e6, 1))
+        return typing.result(), [*readings, round(server.memory() / 1e6, 1)]
+
     with Server(peer, model) as server:
         for trace in traces:
             for path, text in trace.texts.items():
                 asyncio.run(asked(server, Query(path, text, len(text) // 2), 0))
         warm = min(60.0, minutes * 6)
         asyncio.run(replay(server, list(traces) * 100, warm, {}))
-        before = server.memory()
-        outcomes = asyncio.run(replay(server, list(traces) * 1000, minutes * 60 - warm, {}))
-        after = server.memory()
+        before = round(server.memory() / 1e6, 1)
+        outcomes, readings = asyncio.run(watched())
     kept = ("requests", "answered", "superseded", "lost", "first_error", "p50_ms", "p95_ms")
     shown = {key: value for key, value in figures(outcomes).items() if key in kept}
-    return {"minutes": minutes, "rss_start_mb": round(before / 1e6, 1), "rss_end_mb": round(after / 1e6, 1)} | shown
+    return {"minutes": minutes, "rss_start_mb": before, "rss_end_mb": readings[-1], "rss_mb": readings} | shown
 
 
 def ratios(found: Figures) -> dict[str, float]:

@@ -21,6 +21,9 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Another checkpoint, or a training's folder or a run for its last one.")
     ] = None,
+    average: Annotated[
+        bool, typer.Option("--average", help="The running mean of the weights that the training kept (pretrain.ema).")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE.gguf", help="A GGUF, through llama.cpp as it is served: no bits per byte.")
     ] = None,
@@ -42,7 +45,8 @@ def evaluate(
     """Bits per byte and single-line exact match on the validation split, which shares no package with training.
 
     Lines are written greedily: whole lines from their indentation on, and the ends of lines from anywhere in them. The
-    scores, with 95 % confidence intervals, go to RUN/evaluate; of another stage, checkpoint or GGUF to RUN/evaluate-NAME.
+    scores, with 95 % confidence intervals, go to RUN/evaluate; of another stage, checkpoint or GGUF to
+    RUN/evaluate-NAME, of the running mean to RUN/evaluate-average.
 
     Examples: codelm evaluate --run runs/mine --baselines
 
@@ -55,14 +59,16 @@ def evaluate(
     from codelm.evaluation.evaluate import ANSWERS, FILE, EvaluateConfig
     from codelm.stage import lock
 
+    about = model or checkpoint
     if checkpoint and model:
         raise UserError("--checkpoint and --model are given both", "give one, and the other as --beside")
+    if average and about:
+        raise UserError("--average is of the run's own training", f"leave out --average, or {about}")
     config = EvaluateConfig(seed=seed, tokens=tokens, places=places)
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
-        about = model or checkpoint
-        folder.results_of(about.resolve().stem if about else stage)
-        first = system_at(about) if about else folder.trained_model(stage)
+        folder.results_of(about.resolve().stem if about else stage, average)
+        first = system_at(about) if about else folder.trained_model(stage, average)
         systems = [first, *(folder.baselines(stage) if baselines else ()), *map(system_at, beside or ())]
         names = [system.name for system in systems]
         if repeated := next((name for name in names if names.count(name) > 1), None):

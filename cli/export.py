@@ -12,6 +12,9 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 def export(
     run: Annotated[Path, typer.Option(metavar="DIR", help="The run folder, with a finished evaluation.")],
     stage: Annotated[str, typer.Option(metavar="NAME", help="The training that is meant, such as lora.")] = "pretrain",
+    average: Annotated[
+        bool, typer.Option("--average", help="The running mean of the weights that the training kept (pretrain.ema).")
+    ] = False,
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens to serve. Default: those of the training; more are reached by YaRN.")
     ] = None,
@@ -20,6 +23,8 @@ def export(
     ] = False,
 ) -> None:
     """Write f16, Q8_0 and Q4_K_M GGUF and a model card into DIR/export; of another stage, into DIR/export-NAME.
+
+    With --average, which wants a `codelm evaluate --average`, into DIR/export-average.
 
     Example: codelm export --run runs/mine
     """
@@ -30,8 +35,8 @@ def export(
 
     with lock(run, create=False), Display() as display:
         folder = RunFolder(run, display)
-        folder.results_of(stage)
-        sizes = folder.run_export(context, stage, attribution).counts
+        folder.results_of(stage, average)
+        sizes = folder.run_export(context, stage, attribution, average).counts
         for note in serving_notes(folder.preset(stage).model, context):
             display.say(note)
     for name, size in sizes.items():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from serving.attribution import AttributionMode
     from serving.models import Models
     from serving.models.opening import Opening
+    from serving.workspace.relevance import Source
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -34,6 +35,17 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(min=1, help="At most; half of them where others use the cores. Default: the physical cores.")
     ] = None,
+    workspace: Annotated[
+        bool,
+        typer.Option("--workspace/--no-workspace", help="Read and index the project's folder, if only this machine can ask."),
+    ] = True,
+    sources: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,…",
+            help="Of chunks of other files in the prompt: identifiers, imports, opened, edited, siblings; or all, or none.",
+        ),
+    ] = "all",
     mixture: Annotated[
         bool, typer.Option("--mixture/--no-mixture", help="Mix the project's own text into the model's probabilities.")
     ] = True,
@@ -130,6 +142,7 @@ def serve(
     if attribution is not None and attribution not in modes:
         raise UserError(f"--attribution {attribution} is none of {', '.join(modes)}", "give one of them")
     mode = AttributionMode(attribution) if attribution else None
+    chosen = sources_of(sources)
     if upstream:
         if (models and len(models) > 1) or route or adapter or unload_after:
             raise UserError("--upstream is of one model, which is elsewhere", "leave out other models and what is said of them")
@@ -144,7 +157,8 @@ def serve(
             parallel=parallel,
             kv_memory=kv_memory,
             draft=draft,
-            read_files=is_loopback(host),
+            read_files=workspace and is_loopback(host),
+            sources=chosen,
             mixture=mixture,
             healing=healing,
             speculation=speculation,
@@ -172,6 +186,18 @@ def serve(
         pass
     finally:
         served.close()
+
+
+def sources_of(names: str) -> "frozenset[Source]":
+    """The sources of chunks that --sources names. Raises UserError if there is no such one."""
+    from serving.workspace.relevance import ALL, Source
+
+    if names in ("all", "none"):
+        return ALL if names == "all" else frozenset()
+    wanted = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in wanted if name not in list(Source)]:
+        raise UserError(f"--sources: {unknown[0]!r} is no source", f"give some of {', '.join(Source)}, or all, or none")
+    return frozenset(map(Source, wanted))
 
 
 def on_this_machine(
@@ -250,7 +276,8 @@ def tell_of_precision(answers: "Answers", name: str) -> None:
     elif precision is not None and gate and gate.threshold(precision) is None:
         best = gate.best_precision
         typer.echo(
-            f"codelm: precision {precision:.0%} is out of reach of {name}, the highest is {best:.0%}: nothing is shown",
+            f"codelm: precision {precision:.0%} is out of reach of {name}, the highest is {best:.0%}:"
+            " nothing is shown while typing",
             err=True,
         )
 

@@ -27,7 +27,7 @@ def ask(url: str | None, method: str, path: str, body: Any = None, seconds: floa
         answer = response.json()
         if response.is_error:
             message, _, fix = str(answer["error"]["message"]).rpartition("; ")
-            raise UserError(f"{base} refused: {message or fix}", fix if message else "see --help")
+            raise UserError(f"{base} refused: {message or fix}", fix if message else "check the address, and what was asked")
         return dict(answer)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise UserError(f"{base} is not a URL", f"give one such as {DEFAULT_URL}") from None

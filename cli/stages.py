@@ -14,6 +14,7 @@ from codelm.config.corpus import CorpusConfig
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
 from codelm.progress import Progress
+from codelm.run_folder import AVERAGE
 from codelm.stage import Manifest, lock
 
 if TYPE_CHECKING:
@@ -127,14 +128,17 @@ class RunFolder:
 
         return HeldOut(self.corpus, self.tokens)
 
-    def trained_model(self, stage: str = "pretrain") -> "TrainedModel":
-        """The checkpoint that a training stage ended with, to be evaluated; of a LoRA, the model that it was merged into."""
+    def trained_model(self, stage: str = "pretrain", average: bool = False) -> "TrainedModel":
+        """The checkpoint that a training stage ended with, to be evaluated; of a LoRA, the model that it was merged into.
+
+        average: the running mean of its weights.
+        """
         from codelm.evaluation.systems import TrainedModel
         from codelm.tokenizer import FILE
 
         merged = self.path / stage / "merged"
-        checkpoint = merged if merged.is_dir() else self.checkpoint(stage)
-        return TrainedModel(load_preset(str(checkpoint.parent / "preset.yaml")).name, checkpoint, self.tokenizer / FILE)
+        checkpoint = merged if merged.is_dir() and not average else self.checkpoint(stage, average)
+        return TrainedModel(self.preset(stage).name, checkpoint, self.tokenizer / FILE)
 
     def baselines(self, stage: str = "pretrain") -> "list[System]":
         """What any model stands beside, on the run's own corpus, in windows of the context of a training stage's model."""
@@ -143,20 +147,25 @@ class RunFolder:
         window = load_preset(str(self.path / stage / "preset.yaml")).model.context_length
         return [Ngram(self.tokens, self.tokenizer, window), SimilarLine()]
 
-    def run_export(self, context: int | None = None, stage: str = "pretrain", attribution: bool = False) -> Manifest:
+    def run_export(
+        self, context: int | None = None, stage: str = "pretrain", attribution: bool = False, average: bool = False
+    ) -> Manifest:
         """The bundle of the checkpoint that a training stage ended with, with the scores of its evaluation.
 
-        context: tokens to serve, if not those of the training. attribution: with the corpus's index.
+        context: tokens to serve, if not those of the training. attribution: with the corpus's index. average: the running mean
+        of the weights.
         """
         from codelm.export.export import export
 
         scores = Manifest.read(self.evaluate).counts
-        trained = Manifest.read(self.path / stage)
+        trained, preset = Manifest.read(self.path / stage), self.preset(stage)
+        if average:
+            preset = preset.model_copy(update={"name": f"{preset.name}-{AVERAGE}"})
         with self.display.stage("export") as progress:
             return export(
                 self.export,
-                self.preset(stage),
-                self.checkpoint(stage),
+                preset,
+                self.checkpoint(stage, average),
                 self.corpus,
                 self.tokenizer,
                 trained,
@@ -171,13 +180,21 @@ class RunFolder:
         """The preset of a training stage."""
         return load_preset(str(self.path / stage / "preset.yaml"))
 
-    def results_of(self, stage: str) -> None:
-        """Makes evaluation and export those of a training stage: of another than pretraining they carry its name."""
-        if stage != "pretrain":
-            self.evaluate, self.export = (folder.with_name(f"{folder.name}-{stage}") for folder in (self.evaluate, self.export))
+    def results_of(self, stage: str, average: bool = False) -> None:
+        """Makes evaluation and export those of a training stage: of another than pretraining they carry its name.
 
-    def checkpoint(self, stage: str = "pretrain") -> Path:
-        """The checkpoint that a training stage ended with. Raises UserError if it has not ended, or if it is damaged."""
+        average: those of the running mean of the weights, whose name they carry too.
+        """
+        marks = [stage] * (stage != "pretrain") + [AVERAGE] * average
+        self.evaluate, self.export = (
+            folder.with_name("-".join([folder.name, *marks])) for folder in (self.evaluate, self.export)
+        )
+
+    def checkpoint(self, stage: str = "pretrain", average: bool = False) -> Path:
+        """The checkpoint that a training stage ended with, or the running mean of the weights in it.
+
+        Raises UserError if the stage has not ended, if the checkpoint is damaged, or if no mean was kept.
+        """
         from codelm.checkpoints import verify
 
         folder = self.path / stage
@@ -187,7 +204,9 @@ class RunFolder:
         verify(folder / name)
         if not (folder / name / "model.safetensors").is_file():
             raise UserError(f"{folder} holds an adapter without its base", f"run `codelm train {stage}` again, with --merge")
-        return folder / name
+        if average and not (folder / name / AVERAGE).is_dir():
+            raise UserError(f"{folder} keeps no running mean of the weights", "train with --set pretrain.ema=0.999")
+        return folder / name / AVERAGE if average else folder / name
 
     def bundle(self, stage: str = "pretrain") -> Path:
         """The GGUF to serve: Q8_0, half the size of f16 and closest to it."""

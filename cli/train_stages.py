@@ -1,5 +1,6 @@
 """`codelm train stages`: progressive training, stage by stage; without --execute, the plan of it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -176,15 +177,17 @@ def work(one: "Round", run: Path) -> Iterator["Step"]:
 def train(one: "Round", run: Path) -> None:
     """`codelm train pretrain` as a process of its own: its memory is its own, and it may be many ranks.
 
-    Ctrl-C reaches it too, and it ends at the end of its step; so it does when this process is asked to end.
+    Ctrl-C reaches it too, and it ends at the end of its step; so it does when this process is asked to end, or is killed.
     """
+    from training.engine.ranks import ENDS_WITH
+
     command = [sys.executable, "-P", "-m", "cli.main", "train", "pretrain", "--run", str(run)]
     command += ["--preset", str(one.folder / "preset.yaml"), "--out", str(one.pretrain)]
     if one.init:
         command += ["--init", str(one.init)]
     if (ranks := one.plan.devices) > 1:
         command += ["--ranks", str(ranks)]
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, env=os.environ | {ENDS_WITH: str(os.getpid())}) as process:
         asked = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(signal.SIGINT))
         try:
             code = process.wait()

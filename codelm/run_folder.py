@@ -20,6 +20,9 @@ PREFIX = "checkpoint-"
 STATE = "state.json"
 """In a checkpoint: the step, and the SHA-256 of the other files."""
 
+AVERAGE = "average"
+"""In a checkpoint: the running mean of the weights, if one is kept, as weights of their own."""
+
 
 def name_of(step: int) -> str:
     """The folder of the checkpoint after a step."""

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from codelm import __version__
 from codelm.errors import UserError
+from codelm.run_folder import AVERAGE
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -81,8 +82,10 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            name, _, about = folder.name.partition("-")  # evaluate-lora: of the stage lora
-            known, option = COMMANDS.get(name), f" --stage {about}" if about in COMMANDS else ""
+            name, *about = folder.name.split("-")  # evaluate-lora-average: of the stage lora, the mean of its weights
+            known = COMMANDS.get(name)
+            options = {AVERAGE: " --average"} | {stage: f" --stage {stage}" for stage in COMMANDS}
+            option = "".join(options.get(one, "") for one in about)
             command = f"{known} --run {folder.parent}{option}" if known else "codelm --help"
             raise UserError(f"{folder} holds no finished stage", f"make it with `{command}`") from None
         except OSError as error:

@@ -29,6 +29,8 @@ class Answers:
         self.precision = precision
         self.attributor = attributor
         self._suggestions = suggestions
+        self._blind = False
+        """Whether the model tells no log-probabilities, so that the gate cannot judge."""
 
     @property
     def holds_back(self) -> bool:
@@ -39,7 +41,7 @@ class Answers:
         """The completion as it is to be answered. What is left of one that was shown stays shown."""
         if completion.remembered:
             return completion
-        if self.gate is not None:
+        if self.gate is not None and self._can_be_judged(completion):
             precision = self.precision if request.precision is None else request.precision
             completion = self.gate.judge(request, completion, precision)
         if self.attributor is not None:
@@ -47,10 +49,21 @@ class Answers:
             if completion.shown:
                 completion = await self.attributor.attribute(request, completion)
             completion = replace(completion, alternatives=tuple(one for one in others if one.shown))
-        # with more time there would have been more of it
-        if self._suggestions is not None and completion.stop_reason is not StopReason.DEADLINE:
+        if self._suggestions is None:
+            return completion
+        if completion.shown and self._suggestions.sent_away(request, completion.text):
+            return replace(completion, hidden_by="dismissed")
+        if completion.stop_reason is not StopReason.DEADLINE:  # with more time there would have been more of it
             self._suggestions.remember(request, replace(completion, remembered=True))
         return completion
+
+    def _can_be_judged(self, completion: Completion) -> bool:
+        """Whether it has log-probabilities, or nothing to judge; the first one without them is told of."""
+        blind = bool(completion.text) and not completion.logprobs
+        if blind and not self._blind:
+            logger.warning("the model tells no log-probabilities: the gate judges nothing, and all completions are shown")
+        self._blind = self._blind or blind
+        return not blind
 
     def health(self) -> dict[str, Any]:
         """What a server tells of it: the default precision with whether it can be met; attribution, the size of its index in
@@ -59,7 +72,7 @@ class Answers:
         gate = self.gate and {
             "precision": self.precision,
             "best_precision": self.gate.best_precision,
-            "reachable": self.precision is None or self.gate.threshold(self.precision) is not None,
+            "reachable": self.precision is None or not (self._blind or self.gate.threshold(self.precision) is None),
         }
         one = self.attributor
         mode, size, ready = (one.mode, one.bytes, one.ready) if one else (AttributionMode.OFF, 0, True)

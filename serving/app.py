@@ -145,7 +145,7 @@ class BodyLimit:
                 raise too_large
             return message
 
-        too_large = HTTPException(413, f"the body is over {BODY_LIMIT // 2**20} MB")
+        too_large = HTTPException(413, f"the body is over {BODY_LIMIT // 2**20} MB; send less of the file")
         length = dict(scope.get("headers", ())).get(b"content-length", b"0")
         if int(length) > BODY_LIMIT:  # the HTTP parser lets only digits through
             await error_answer(413, too_large.detail)(scope, receive, send)

@@ -72,7 +72,7 @@ class Attributor:
             found = await asyncio.wait_for(work, self.seconds)
         except TimeoutError:
             logger.warning("a completion could not be looked up in the corpus within %s ms", round(self.seconds * 1000))
-            return replace(completion, hidden=True) if self.mode is AttributionMode.BLOCK else completion
+            return replace(completion, hidden_by="attribution") if self.mode is AttributionMode.BLOCK else completion
         matches = [match for match in found or [] if match.kind == "match"]
         if not matches:
             return completion
@@ -101,7 +101,8 @@ def open_attributor(folder: Path, mode: AttributionMode | None) -> Attributor | 
     if mode is AttributionMode.OFF or (mode is None and not path.is_dir()):
         return None
     if not path.is_dir():
-        raise UserError(f"{path} does not exist", "put the index there with `codelm export --attribution`, or leave this off")
+        fix = "`codelm export --attribution` of a run puts the index there; the default model has none"
+        raise UserError(f"{path} does not exist", fix)
     return Attributor(Index.open(path), mode or AttributionMode.WARN)
 
 
@@ -109,7 +110,7 @@ def cut(completion: Completion, at: int) -> Completion:
     """The completion up to a character: its whole lines before, or what is before on an only line; hidden if nothing is."""
     text = completion.text[:at]
     text = text[: text.rfind("\n")] if "\n" in text else text.rstrip()
-    return replace(completion, text=text, hidden=completion.hidden or not text.strip())
+    return replace(completion, text=text, hidden_by=completion.hidden_by or (None if text.strip() else "attribution"))
 
 
 def described(match: Match) -> dict[str, Any]:

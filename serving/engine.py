@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from serving.scheduler import Scheduler
 from serving.speculation import DraftModel
 from serving.type_through import ShownSuggestions
 from serving.workspace.context import Contexts
+from serving.workspace.relevance import ALL, Source
 
 __all__ = ["CancelledError", "Engine", "Job"]
 
@@ -36,16 +37,17 @@ class Engine:
         draft_model: DraftModel | None = None,
         *,
         read_files: bool = False,
+        sources: Collection[Source] = ALL,
         mixture: bool | backend.Mixer = True,
         healing: bool = True,
         speculation: bool = True,
     ) -> None:
         """Takes the models over: close() closes them. parallel: texts to work on at once.
 
-        read_files: of folders that requests name, for context. mixture: whether the project is mixed into the model's
-        probabilities, or what else is; if it is not, it drafts all the same. healing: whether a word that is half typed is read
-        as the beginning of its token. speculation: whether tokens are guessed ahead, by the draft model or else; the text is
-        the same.
+        read_files: of folders that requests name, for context. sources: of chunks of other files in the prompt. mixture:
+        whether the project is mixed into the model's probabilities, or what else is; if it is not, it drafts all the same.
+        healing: whether a word that is half typed is read as the beginning of its token. speculation: whether tokens are
+        guessed ahead, by the draft model or else; the text is the same.
 
         `suggestions` are asked before the model; who shows a completion has them remember it.
         `completed` and `cancelled` count what became of the requests, `failed` those that the model could not answer.
@@ -71,6 +73,7 @@ class Engine:
             model.context_length,
             repo_context=model.metadata.repo_context,
             read_files=read_files,
+            sources=sources,
             mixers=Mixers(new_mixer) if of_project else None,
         )
         mixer = self.contexts if of_project else None if isinstance(mixture, bool) else mixture

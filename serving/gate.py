@@ -116,11 +116,12 @@ class Gate(BaseModel):
         precision: None hides nothing. What was asked for by the user is never hidden.
         """
         probability = self.probability(features_of(request, completion))
-        hidden = False
+        hidden_by = completion.hidden_by
         if precision is not None and request.trigger is TriggerKind.AUTOMATIC:
             least = self.threshold(precision)
-            hidden = least is None or probability < least
-        return replace(completion, right=probability, hidden=hidden)
+            if least is None or probability < least:
+                hidden_by = hidden_by or "precision"
+        return replace(completion, right=probability, hidden_by=hidden_by)
 
 
 def interpolated(at: float, xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -208,7 +208,8 @@ class Writing:
         started = self.job.started or ended
         read = self._read or ended
         reason = self.reason or StopReason.DEADLINE
-        text = postprocess(self.text.text, self.job.request, reason).text
+        processed = postprocess(self.text.text, self.job.request, reason)
+        text = processed.text
         tokens = self.context[self.prompt_tokens :]
         kept = sum(start < len(text) for start, _ in self._logprobs)
         ended_by_token = reason in ENDED_BY_TOKEN and kept < len(self._logprobs)
@@ -218,6 +219,7 @@ class Writing:
             stop_reason=reason,
             tokens=tuple(tokens[:kept]),
             logprobs=tuple(logprob for _, logprob in self._logprobs[:kept]),
+            hidden_by=processed.dropped_by,
             end_logprob=self._logprobs[kept][1] if ended_by_token else None,
             timings=Timings(
                 prompt_tokens=self.prompt_tokens,

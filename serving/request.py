@@ -125,7 +125,8 @@ class Completion:
     (before temperature), as the model and what is mixed into it give them. end_logprob: the same of the token that ended it,
     where it was one. cache_weight: how much of the probabilities came from what is mixed in, on average, 0 to 1. None is
     unknown. alternatives: the other candidates, each of another text.
-    right: the probability that it is what the user wants, where a gate tells it. hidden: that is too little to show it.
+    right: the probability that it is what the user wants, where a gate tells it. hidden_by: what keeps it from being shown:
+    "precision" (that is too little), "attribution", "dismissed", or the step of post-processing that left nothing of it.
     remembered: it is what is left of a completion that was shown before.
     """
 
@@ -138,7 +139,7 @@ class Completion:
     end_logprob: float | None = None
     cache_weight: float | None = None
     right: float | None = None
-    hidden: bool = False
+    hidden_by: str | None = None
     remembered: bool = False
     attribution: tuple[dict[str, Any], ...] = field(default=())
     alternatives: "tuple[Completion, ...]" = ()
@@ -153,7 +154,7 @@ class Completion:
     @property
     def shown(self) -> bool:
         """Whether there is something worth showing: more than white space, and likely right."""
-        return bool(self.text.strip()) and not self.hidden
+        return bool(self.text.strip()) and not self.hidden_by
 
 
 class UnavailableError(Exception):

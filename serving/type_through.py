@@ -10,6 +10,8 @@ from serving.request import Completion, CompletionRequest, Timings, TriggerKind
 DOCUMENTS = 256
 SUGGESTIONS = 8
 """Remembered for each document and client."""
+SENT_AWAY = 64
+"""Of all documents and clients."""
 REACH = 4096
 """Characters that are remembered on each side of the cursor: requests have whole files."""
 AUTO_CLOSED = frozenset(")]}>\"'`")
@@ -84,6 +86,7 @@ class ShownSuggestions:
         """documents: how many to remember; the one that was asked for longest ago goes first."""
         self._documents = documents
         self._shown: OrderedDict[Key, deque[Suggestion]] = OrderedDict()
+        self._sent_away: deque[Suggestion] = deque(maxlen=SENT_AWAY)
         self._lock = threading.Lock()
 
     def remember(self, request: CompletionRequest, completion: Completion) -> None:
@@ -117,11 +120,29 @@ class ShownSuggestions:
         return None
 
     def dismiss(self, id_: str) -> None:
-        """Forgets a suggestion that the user sent away, by its id or that of a rest of it."""
+        """Forgets a suggestion that the user sent away, by its id or that of a rest of it, but for that."""
         with self._lock:
             for shown in self._shown.values():
                 for suggestion in [one for one in shown if belongs(id_, one.completion.id)]:
                     shown.remove(suggestion)
+                    self._sent_away.appendleft(suggestion)
+
+    def sent_away(self, request: CompletionRequest, text: str) -> bool:
+        """Whether a text, or the beginning of it, is what the user sent away, at the same place or while typing along it.
+
+        What the user asks for is never held to be.
+        """
+        if request.trigger is not TriggerKind.AUTOMATIC:
+            return False
+        whose = (request.client, request.document)
+        with self._lock:
+            others = [one for one in self._sent_away if (one.request.client, one.request.document) == whose]
+        for one in others:
+            if (typed := one.typed_by(request)) is not None:
+                rest = one.completion.text[len(typed) :]
+                if text.startswith(rest) or rest.startswith(text):
+                    return True
+        return False
 
 
 def belongs(id_: str, whole: str) -> bool:

@@ -252,7 +252,8 @@ class Upstream:
             raise WireError("the stream ended before the text did")
         if reason in (StopReason.LENGTH, StopReason.DEADLINE):
             text.cut_off()
-        shown = postprocess(text.text, request, reason).text
+        processed = postprocess(text.text, request, reason)
+        shown = processed.text
         job.stream(shown)
         if first:
             self._succeeded()
@@ -265,6 +266,7 @@ class Upstream:
             text=shown,
             stop_reason=reason,
             logprobs=tuple(logprob for start, logprob in logprobs if start < len(shown)),
+            hidden_by=processed.dropped_by,
             timings=Timings(
                 prompt_tokens=counts["prompt_tokens"],
                 cached_tokens=counts["cached_tokens"],
@@ -354,5 +356,7 @@ class Upstream:
 
 
 def described(error: Exception) -> str:
-    """What went wrong, in a few words: httpx's timeouts have no text of their own."""
+    """What went wrong, in one line: httpx's timeouts have no text of their own, its status errors have two lines."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"{error.request.url} answers {error.response.status_code}"
     return str(error) or type(error).__name__

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codelm import __version__
+from codelm.errors import UserError
 from codelm.export.bundle import BundleMetadata
 from codelm.fim import FimTokens, Order
 from serving.prompt import Encode
@@ -23,6 +24,8 @@ class Vocabulary:
 
 def open_vocabulary(path: Path) -> Vocabulary:
     """Of a GGUF made by `codelm export`, or of a tokenizer.json. Raises UserError if it is neither."""
+    if path.suffix not in (".gguf", ".json"):
+        raise UserError(f"{path} is neither a GGUF nor a tokenizer.json", "give the bundle that the upstream serves")
     return of_gguf(path) if path.suffix == ".gguf" else of_tokenizer(path)
 
 

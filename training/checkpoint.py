@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from codelm.errors import UserError
-from codelm.run_folder import STATE, found, name_of, step_of
+from codelm.run_folder import AVERAGE, STATE, found, name_of, step_of
 from codelm.stage import disk_full_is_a_user_error, file_sha256
 from training.adapter import has_adapter, read_adapter, write_adapter
-from training.optimizers import AVERAGE, averages
+from training.optimizers import averages
 
 OPTIMIZER = "optimizer.pt"
 TIED = "lm_head.weight"

@@ -77,7 +77,8 @@ def export(
         if attribution:
             shutil.copytree(index, temporary / ATTRIBUTION)
         table = json.loads((evaluation / SCORES).read_text(encoding="utf-8")) if evaluation else None
-        pictures = [path for path in (checkpoint.parent / CURVES, evaluation and evaluation / PLOT) if path and path.exists()]
+        curves = (folder / CURVES for folder in checkpoint.parents[:2])  # a running mean lies in a checkpoint
+        pictures = [path for path in (*curves, evaluation and evaluation / PLOT) if path and path.exists()]
         for path in pictures:
             shutil.copyfile(path, temporary / path.name)
         names = [path.name for path in pictures]

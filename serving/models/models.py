@@ -97,6 +97,8 @@ class Models:
 
         Raises UserError as load(), `ServedModel.swap` and route() do; then nothing has changed.
         """
+        if not name.strip():
+            raise UserError("the name of a model is blank", "give it one")
         for language in languages:
             check_language(language)
         model = self._on_worker(lambda: self._put(name, path))

@@ -1,6 +1,7 @@
 """How a file becomes an engine, with what is done to its completions."""
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from serving.engine import PARALLEL, Engine
 from serving.models.loaded import Loaded
 from serving.open_model import open_model
 from serving.speculation import DraftModel
+from serving.workspace.relevance import ALL, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +21,8 @@ class Opening:
     """Loads models, all alike (`serving.models.model.Opener`).
 
     threads, kv_memory: as for open_model, of each model and adapter; device, load_in: the same of checkpoints. parallel,
-    read_files, mixture, healing, speculation: as for Engine. draft: of the draft model; None is the one that the bundle names,
-    if any. precision, attribution: as for Answers.
+    read_files, sources, mixture, healing, speculation: as for Engine. draft: of the draft model; None is the one that the
+    bundle names, if any. precision, attribution: as for Answers.
     """
 
     threads: int | None = None
@@ -28,6 +30,7 @@ class Opening:
     kv_memory: int = KV_MEMORY
     draft: Path | None = None
     read_files: bool = False
+    sources: Collection[Source] = ALL
     mixture: bool = True
     healing: bool = True
     speculation: bool = True
@@ -50,6 +53,7 @@ class Opening:
                 self.parallel,
                 draft,
                 read_files=self.read_files,
+                sources=self.sources,
                 mixture=self.mixture,
                 healing=self.healing,
                 speculation=self.speculation,

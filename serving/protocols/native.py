@@ -88,7 +88,7 @@ class RequestOptions(Model):
     client: Text | None = Field(None, description="its newer requests supersede its older ones for the same document")
     files: list[File] = Field(default_factory=list, description="other files of the project, as the editor has them")
     recent: list[RecentFile] = Field(default_factory=list, description="what was opened or edited lately, the latest first")
-    workspace_folders: list[WorkspaceFolder] = Field(default_factory=list, description="as LSP's initialize has them")
+    workspace_folders: list[WorkspaceFolder] | None = Field(None, description="as LSP's initialize has them")
     root_uri: Text | None = Field(None, description="the one folder that is open, for clients without workspace folders")
     position_encoding: PositionEncoding = PositionEncoding.UTF_16
     precision: Annotated[float | None, Field(ge=0, le=1)] = Field(
@@ -155,6 +155,9 @@ class AnswerDetails(Model):
     id: str
     model: str
     shown: bool
+    hidden_by: str | None = Field(
+        None, description="why what was written is not shown: precision, attribution, dismissed, or a step of post-processing"
+    )
     confidence: float = Field(description="how likely it is right; without a gate the geometric mean of token probabilities")
     stop_reason: StopReason
     timings: AnswerTimings
@@ -220,7 +223,7 @@ def recent_of(file: RecentFile) -> Recent:
 
 def roots_of(options: RequestOptions) -> tuple[str, ...]:
     """The paths of the editor's folders on this machine."""
-    uris = [folder.uri for folder in options.workspace_folders] or [uri for uri in (options.root_uri,) if uri]
+    uris = [folder.uri for folder in options.workspace_folders or ()] or [uri for uri in (options.root_uri,) if uri]
     return tuple(path_of(uri) for uri in uris if is_local(uri))
 
 
@@ -247,6 +250,7 @@ def to_answer(body: InlineCompletionRequest, completion: Completion, model: str)
             id=completion.id,
             model=model,
             shown=bool(shown),
+            hidden_by=None if shown else completion.hidden_by,
             confidence=completion.confidence,
             stop_reason=completion.stop_reason,
             timings=AnswerTimings.model_validate(vars(completion.timings)),

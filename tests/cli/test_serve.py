@@ -11,6 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cli.serve import sources_of
+from codelm.errors import UserError
+from serving.workspace.relevance import ALL, Source
+
 CODELM = [sys.executable, "-m", "cli.main"]
 Command = Callable[[Path], list[str]]
 
@@ -104,3 +108,11 @@ def test_a_default_model_that_is_missing_or_damaged(default_bundle: Path, with_d
         (line,) = process.stderr.splitlines()
         assert told in line
         assert "name a model of your own" in line
+
+
+def test_sources_by_name() -> None:
+    assert sources_of("all") == ALL
+    assert sources_of("none") == frozenset()
+    assert sources_of("imports, siblings") == {Source.IMPORTS, Source.SIBLINGS}
+    with pytest.raises(UserError, match="'' is no source"):
+        sources_of("")

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -53,21 +54,23 @@ def start(project: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def kill_after_a_checkpoint(process: "subprocess.Popen[str]", folder: Path) -> None:
-    """SIGKILL to all of it, as soon as a training has something to go on from."""
+def kill_after_a_checkpoint(process: "subprocess.Popen[str]", folder: Path, *, whole: bool) -> None:
+    """SIGKILL, to the whole of it or to what waits for the training, as soon as this has something to go on from."""
     while not list(folder.glob("checkpoint-*")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    (training,) = psutil.Process(process.pid).children()
+    (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
+    training.wait(120)  # by itself, if it was not killed
 
 
 def test_killed_and_gone_on(project: Path) -> None:
     often = ("--set", "pretrain.watch.checkpoint_seconds=0.01", "--set", "pretrain.watch.keep_checkpoints=1")
     first, second = project / "run/stages/0-one/round-1", project / "run/stages/1-two/round-1"
-    for killed in (first, second):
-        kill_after_a_checkpoint(start(project, *often), killed / "pretrain")
-        assert not (killed / "review.json").exists()
+    for killed, whole in ((first, True), (second, False)):
+        kill_after_a_checkpoint(start(project, *often), killed / "pretrain", whole=whole)
+        assert not (killed / "pretrain" / "manifest.json").exists(), "it trained to its end"
     process = start(project)
     said = process.communicate()[0]
     assert process.returncode == 0, said

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,13 @@ def test_health_tells_of_the_folders_that_are_indexed(http: httpx.Client, tmp_pa
         time.sleep(0.02)
     assert (found["files"], found["characters"], found["bytes"]) == (1, len(text), len(text.encode()))
     assert 0 < answer["mixture"]["bytes"] < answer["mixture"]["max_bytes"]
+
+
+def test_folders_are_not_read_if_they_are_not_to_be(serve: Callable[..., httpx.Client], gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "widgets.py").write_text("def frobnicate(widget):\n    return widget\n", encoding="utf-8")
+    document = {"uri": (tmp_path / "main.py").as_uri(), "languageId": "python", "text": "import widgets\n"}
+    body = {"textDocument": document, "position": {"line": 1, "character": 0}}
+    http = serve(gguf, "--no-workspace", "--sources", "none")
+    assert http.post("/v1/textDocument/inlineCompletion", json=body).status_code == 200
+    assert http.get("/health").json()["workspaces"] == []

@@ -52,6 +52,7 @@ def ask(http: httpx.Client, trigger: int, **options: object) -> tuple[bool, int,
         "codelm": options,
     }
     answer = http.post("/v1/textDocument/inlineCompletion", json=body).raise_for_status().json()
+    assert answer["codelm"]["hiddenBy"] == (None if answer["codelm"]["shown"] else "precision")
     return answer["codelm"]["shown"], len(answer["items"]), answer["codelm"]["confidence"]
 
 
@@ -84,6 +85,7 @@ def test_health_tells_of_gate_and_index(http: httpx.Client) -> None:
     ("options", "told"),
     [
         (("--attribution", "maybe"), "none of off, warn, block"),
+        (("--sources", "imports,friends"), "'friends' is no source; give some of identifiers, imports"),
         (("--attribution", "block"), "does not exist"),
         (("--upstream", "nowhere"), "is not a URL"),
     ],

@@ -26,7 +26,7 @@ def test_the_answer_has_the_documented_shape(http: httpx.Client) -> None:
     answer = ask(http, body(budgetMs=10_000, maxLines=8, client="test", files=[{"uri": "file:///b.py", "text": "x"}]))
     assert set(answer) == {"items", "codelm"}
     details = answer["codelm"]
-    assert set(details) == {"id", "model", "shown", "confidence", "stopReason", "timings", "attribution"}
+    assert set(details) == {"id", "model", "shown", "hiddenBy", "confidence", "stopReason", "timings", "attribution"}
     assert set(details["timings"]) == {
         *("promptTokens", "cachedTokens", "draftedTokens", "acceptedTokens", "predictedTokens"),
         *("queueMs", "promptMs", "predictMs", "totalMs"),

@@ -24,6 +24,7 @@ def lines(start: int, end: int, character: int = 1) -> dict[str, Any]:
 
 def test_the_folders_of_the_editor() -> None:
     assert asked().roots == ()
+    assert asked(workspaceFolders=None, rootUri=None).roots == (), "as LSP says that no folder is open"
     assert asked(rootUri="file:///w").roots == ("/w",)
     folders = [{"uri": "file:///w/one", "name": "one"}, {"uri": "vscode-remote://ssh/w/far"}, {"uri": "file:///w/two%20"}]
     assert asked(workspaceFolders=folders, rootUri="file:///w").roots == ("/w/one", "/w/two ")

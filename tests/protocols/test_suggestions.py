@@ -43,6 +43,7 @@ def test_a_dismissed_suggestion_is_asked_for_anew(http: httpx.Client) -> None:
     again = ask(http, uri)
     assert again["codelm"]["id"] != first["codelm"]["id"]
     assert again["codelm"]["timings"]["predictedTokens"] > 0
+    assert (again["items"], again["codelm"]["hiddenBy"]) == ([], "dismissed"), "the model writes the same once more"
 
 
 def test_what_comes_after_an_accepted_suggestion_is_written_ahead(http: httpx.Client) -> None:

@@ -93,7 +93,7 @@ def test_other_candidates_are_blocked_too(blocks: Attributor, known: tuple[str, 
 def test_what_is_new_or_short_is_as_it_was(blocks: Attributor, known: tuple[str, str]) -> None:
     for text in (NEW * 3, known[1][:40], ""):
         completion = attributed(blocks, text)
-        assert (completion.text, completion.attribution, completion.hidden) == (text, (), False)
+        assert (completion.text, completion.attribution, completion.hidden_by) == (text, (), None)
 
 
 def test_a_lookup_that_takes_too_long(index: Index, known: tuple[str, str]) -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -146,7 +147,23 @@ def test_what_is_hidden() -> None:
     judged = asyncio.run(Answers(gate, 0.9).finish(asked_for, unsure))
     assert judged.shown
     assert judged.confidence == pytest.approx(0.1)
-    assert asyncio.run(finished(Answers(gate, 0.6), unsure)).confidence == pytest.approx(0.1)
+    held_back = asyncio.run(finished(Answers(gate, 0.6), unsure))
+    assert held_back.confidence == pytest.approx(0.1)
+    assert held_back.hidden_by == "precision"
+
+
+def test_without_log_probabilities_nothing_is_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    import asyncio
+
+    answers = Answers(SIMPLE.model_dump_json(), 0.6)
+    unknown = replace(completion("text", -4.0), logprobs=())
+    assert answers.health()["gate"]["reachable"]
+    assert asyncio.run(finished(answers, replace(unknown, text=""))).right is not None, "there is nothing to judge"
+    assert answers.health()["gate"]["reachable"]
+    for _ in range(2):
+        assert asyncio.run(finished(answers, unknown)).shown
+    assert not answers.health()["gate"]["reachable"]
+    assert len(caplog.records) == 1
 
 
 def test_what_is_unknown_counts_as_the_mean() -> None:

@@ -110,6 +110,18 @@ def test_what_is_sent_away_does_not_come_back(shown: ShownSuggestions) -> None:
     assert shown.find(typed("sys")) is None
 
 
+def test_what_was_sent_away_is_known_again(shown: ShownSuggestions) -> None:
+    shown.dismiss("cmpl-1")
+    assert shown.sent_away(ASKED, "os.path.join(a, b)")
+    assert shown.sent_away(typed("os."), "path.join(a, b)\nprint(a)"), "and more"
+    assert shown.sent_away(typed("os."), "path"), "or less"
+    assert not shown.sent_away(typed("os."), "getcwd()")
+    assert not shown.sent_away(typed("sys"), "path.join(a, b)"), "another way was gone"
+    assert not shown.sent_away(typed("os.", request=replace(ASKED, trigger=TriggerKind.INVOKED)), "path.join(a, b)")
+    for other in ({"client": "two"}, {"document": "b.py"}):
+        assert not shown.sent_away(replace(ASKED, **other), "os.path.join(a, b)")  # type: ignore[arg-type]
+
+
 def test_nothing_to_show_is_not_remembered() -> None:
     shown = ShownSuggestions()
     shown.remember(ASKED, completion("  "))

@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 
 from codelm.errors import UserError
 
 T = TypeVar("T")
+ENDS_WITH = "CODELM_ENDS_WITH"
+"""The environment's name for the process without which a training is to end, at the end of its step: it waits for it."""
 BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
@@ -24,6 +27,7 @@ class Ranks:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self._parent = os.getppid()
+        self._ends_with = int(os.environ.get(ENDS_WITH, "0"))
         if self.count > 1:
             connect()
 
@@ -33,8 +37,9 @@ class Ranks:
         return self.rank == 0
 
     def orphaned(self) -> bool:
-        """Whether the launcher is gone, so that nobody is left to end this process."""
-        return self.count > 1 and os.getppid() != self._parent
+        """Whether the launcher, or the process that waits for all of it, is gone: nobody is left to end this process."""
+        launcher_gone = self.count > 1 and os.getppid() != self._parent
+        return launcher_gone or (self._ends_with != 0 and not psutil.pid_exists(self._ends_with))
 
     def first(self, work: Callable[[], T]) -> T:
         """What `work` returns on the leading rank, the only one that does it. A UserError there is raised on every rank."""
