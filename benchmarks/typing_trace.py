@@ -248,7 +248,7 @@ def show(model: str, scenario: str, found: Figures) -> None:
     quotients = ratios(found)
     print(f"\n{model} · {scenario:20}" + "".join(f"{name:>14}" for name in found) + ("         ratio" if quotients else ""))
     for key in dict.fromkeys(key for some in found.values() for key in some):
-        values = "".join(f"{some.get(key, '-'):>14}" for some in found.values())
+        values = "".join(f"{some.get(key, '-')!s:>14}" for some in found.values())
         print(f"  {key:{len(model) + 21}}{values}" + (f"{quotients[key]:>14}" if key in quotients else ""), flush=True)
 
 

@@ -141,6 +141,19 @@ class LlamaCpp:
         self._takes = Memory(int(llama_cpp.llama_model_size(self._model)), caches)
         self._lengths = [0] * self.sequences
         self._pieces: dict[int, bytes] = {}
+        try:
+            self._take_memory()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_memory(self) -> None:
+        """A batch with as many outputs as there may ever be: rows of scores are wide, and what llama.cpp computes them in is
+        taken from the system at their first use, which would be at any time.
+        """
+        count = min(self.batch_outputs, self.batch_tokens)
+        self.decode([Slice(0, [self.fim.endoftext] * count, range(count))])
+        self.keep(0, 0)
 
     def _new_context(self) -> Any:
         parameters = llama_cpp.llama_context_default_params()
