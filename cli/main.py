@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,26 +99,23 @@ def run_rank() -> None:
 
     if not leads():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
+    code = 1
     try:
         app()
     except SystemExit as ended:
-        import torch.distributed as dist
-
-        if not ended.code and dist.is_initialized():
-            from training.engine.ranks import end_at_once
-
-            end_at_once()
-        raise
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except UserError as error:
         record(error)
         if leads() and LAUNCHED not in os.environ:
             print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except Exception as error:
         record(error)
         if LAUNCHED not in os.environ:
-            raise
-        sys.exit(1)
+            traceback.print_exc()
+    from training.engine.ranks import end
+
+    end(code)
 
 
 if __name__ == "__main__":

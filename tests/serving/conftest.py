@@ -20,11 +20,11 @@ class Watched(LlamaCpp):
     """A real model that tells when it works."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
         self.batches: list[list[Slice]] = []
         self.interrupted = 0
         self.shared: list[tuple[int, int, int]] = []
         self.on_decode: Callable[[Sequence[Slice]], object] = lambda batch: None
+        super().__init__(*arguments, **options)
 
     def decode(self, batch: Sequence[Slice], interrupt: Interrupt | None = None) -> Any:
         self.batches.append(list(batch))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from codelm.config.preset import load_preset
 from codelm.errors import UserError
-from training.engine.ranks import end_at_once
+from training.engine.ranks import end
 from training.pretrain import pretrain
 
 if __name__ == "__main__":
@@ -24,8 +24,7 @@ if __name__ == "__main__":
     try:
         for folder, settings in jobs:
             pretrain(Path(folder), load_preset(preset).with_training(**settings), run / "tokens", run / "tokenizer", say=print)
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            end_at_once()
+        end()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

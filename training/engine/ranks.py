@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 import torch
@@ -89,12 +89,14 @@ def connect() -> None:
     dist.init_process_group(BACKEND)
 
 
-def end_at_once() -> None:
-    """Ends a process of several that has done its work, with exit code 0.
+def end(code: int = 0) -> NoReturn:
+    """Ends a process of several that has done its work, with an exit code.
 
-    Ending by itself one is sometimes aborted by torch's threads ("terminate called without an active exception"), whether it
-    has left its process group or not, and the launcher takes that for a failure.
+    At once, if it has joined the others: ending by itself one is sometimes aborted by torch's threads ("terminate called
+    without an active exception"), whether it has left its process group or not, and the launcher takes that for a failure.
     """
+    if not dist.is_initialized():
+        sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
