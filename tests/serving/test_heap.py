@@ -12,10 +12,13 @@ from serving.heap import trim_now_and_then
 large = b"x" * 30_000_000  # from now on, what is smaller comes from the heap
 del large
 resident = psutil.Process().memory_info
+class Holder: pass
 texts, small = [], []
 for _ in range(300):
-    texts.append(b"x" * 300_000)
+    texts.append(holder := Holder())
+    holder.text, holder.itself = b"x" * 300_000, holder
     small.append(b"x" * 700)
+del holder
 most = resident().rss
 texts.clear()
 if sys.argv[1] == "True":
