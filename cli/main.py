@@ -4,7 +4,6 @@ import importlib
 import logging
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,23 +98,22 @@ def run_rank() -> None:
 
     if not leads():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
-    code = 1
     try:
         app()
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        from training.engine.ranks import end
+
+        end(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
     except UserError as error:
         record(error)
         if leads() and LAUNCHED not in os.environ:
             print(f"error: {error}", file=sys.stderr)
-        code = 2
+        sys.exit(2)
     except Exception as error:
         record(error)
         if LAUNCHED not in os.environ:
-            traceback.print_exc()
-    from training.engine.ranks import end
-
-    end(code)
+            raise
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codelm import fim
@@ -30,6 +30,7 @@ def build(prefix: str, suffix: str, budget: int) -> tuple[list[int], list[int]]:
 
 
 @given(lines | lone_line, lines | lone_line, st.integers(8, 2000))
+@example(["=", "==", "======", "=====é", ""], [], 24)
 def test_the_prompt_is_what_stands_around_the_cursor(before: list[str], after: list[str], budget: int) -> None:
     prefix, suffix = "\n".join(before), "\n".join(after)
     shown_prefix, shown_suffix = build(prefix, suffix, budget)
@@ -38,7 +39,7 @@ def test_the_prompt_is_what_stands_around_the_cursor(before: list[str], after: l
     room = budget - 3
     assert len(shown_suffix) == min(len(suffix.encode()), room // 4)
     left = room - len(shown_suffix)
-    before_line, line = prefix.encode()[: prefix.rfind("\n") + 1], before[-1].encode() if before else b""
+    before_line, line = prefix[: prefix.rfind("\n") + 1].encode(), before[-1].encode() if before else b""
     kept_free = max(0, left // prompt.LINE_SHARE - len(line))
     if len(before_line) + len(line) + kept_free <= left:
         assert bytes(shown_prefix) == prefix.encode(), "all of it fits"

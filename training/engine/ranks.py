@@ -90,7 +90,7 @@ def connect() -> None:
 
 
 def end(code: int = 0) -> NoReturn:
-    """Ends a process of several that has done its work, with an exit code.
+    """Ends a process of several that has done its work or was asked to end, with an exit code.
 
     At once, if it has joined the others: ending by itself one is sometimes aborted by torch's threads ("terminate called
     without an active exception"), whether it has left its process group or not, and the launcher takes that for a failure.
