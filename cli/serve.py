@@ -135,7 +135,7 @@ def serve(
 
     from serving.app import create_app
     from serving.attribution import AttributionMode
-    from serving.heap import trim_now_and_then
+    from serving.heap import settle, trim_now_and_then
     from serving.local import is_loopback
 
     modes = [mode.value for mode in AttributionMode]
@@ -143,6 +143,7 @@ def serve(
         raise UserError(f"--attribution {attribution} is none of {', '.join(modes)}", "give one of them")
     mode = AttributionMode(attribution) if attribution else None
     chosen = sources_of(sources)
+    settle()
     if upstream:
         if (models and len(models) > 1) or route or adapter or unload_after:
             raise UserError("--upstream is of one model, which is elsewhere", "leave out other models and what is said of them")

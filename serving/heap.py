@@ -20,13 +20,19 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-async def trim_now_and_then(seconds: float = SECONDS) -> None:
-    """Never ends. Large pieces taken from the system itself (mallopt) would need none of this, but made a token 7 % slower
-    with a vocabulary of 32,768, for a row of scores is as large as a text. What there is at the start stays, and need not be
-    looked through again: that makes a collection a matter of milliseconds.
+def settle() -> None:
+    """To be called when everything is imported: what there is stays, and collections need not look through it again.
+
+    Not after a model is loaded: one that is swapped out would stay with all that it knows of projects.
     """
     gc.collect()
     gc.freeze()
+
+
+async def trim_now_and_then(seconds: float = SECONDS) -> None:
+    """Never ends. Large pieces taken from the system itself (mallopt) would need none of this, but made a token 7 % slower
+    with a vocabulary of 32,768, for a row of scores is as large as a text.
+    """
     while True:
         await asyncio.sleep(seconds)
         await asyncio.to_thread(trim)
