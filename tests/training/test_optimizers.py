@@ -1,7 +1,9 @@
 """What AdamW and Muon do with the parameters of a model."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,6 @@ from safetensors.torch import load_file
 from codelm.config.preset import Preset
 from codelm.models import build_model, load_model
 from training.optimizers import Muon, adamw, averages, build_optimizer, keep_average, orthogonalized
-from training.pretrain import pretrain
 
 
 def test_norms_do_not_decay(tiny_preset: Preset) -> None:
@@ -122,15 +123,14 @@ def test_the_average_of_the_weights(tiny_preset: Preset) -> None:
     assert torch.allclose(averages({"x": optimizer.state[parameter]})["x"], expected)
 
 
-def test_the_average_is_saved_beside_the_weights_and_goes_on(
-    tiny_preset: Preset, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path
-) -> None:
-    preset = tiny_preset.with_training(tokens=8 * 1024, ema=0.9, watch={"evaluations": 0, "keep_checkpoints": 9})
+def test_the_average_is_saved_beside_the_weights_and_goes_on(start: Callable[..., Any], tmp_path: Path) -> None:
+    budget = {"tokens": 8 * 256, "ema": 0.9}
+    watch = {"evaluations": 0, "keep_checkpoints": 9}
     for folder, saves in (("whole", 60.0), ("parts", 1e-6)):
-        pretrain(tmp_path / folder, preset.with_training(watch={"checkpoint_seconds": saves}), tokens_dir, tokenizer_dir)
+        start(tmp_path / folder, **budget, watch=watch | {"checkpoint_seconds": saves}).finish()
     shutil.rmtree(tmp_path / "parts" / "checkpoint-8")
     (tmp_path / "parts" / "manifest.json").unlink()
-    pretrain(tmp_path / "parts", preset, tokens_dir, tokenizer_dir)
+    start(tmp_path / "parts", **budget, watch=watch).finish()
     files = [tmp_path / folder / "checkpoint-8" / "average" / "model.safetensors" for folder in ("whole", "parts")]
     assert files[0].read_bytes() == files[1].read_bytes()
     averaged, last = load_model(files[0].parent), load_model(files[0].parent.parent)
