@@ -17,18 +17,22 @@ LONGEST_BLOCK = 12
 Span = tuple[int, int] | None
 
 
-def draw_span(text: str, config: FimConfig, random: np.random.Generator, language: str | None = None) -> Span:
+def draw_span(
+    text: str, config: FimConfig, random: np.random.Generator, language: str | None = None, ends: bool = True
+) -> Span:
     """Begin and end of the middle, in characters, by the weights of the configuration; None if the text has no such place.
 
-    language: as the corpus names it. Where it has no grammar, or the text no node, one of the other kinds is drawn.
+    language: as the corpus names it. Where it has no grammar, or the text no node, one of the other kinds is drawn. ends:
+    whether the text ends where its file does; where a window cut it off nothing ends, and no middle may seem to.
     A middle that begins a line holds its indentation or not, by `config.indent_in_middle`: an editor asks at both places.
     """
+    whole = text if ends else text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
     kinds: dict[str, Callable[[], Span]] = {
-        "character": lambda: character_span(text, random),
-        "ast": lambda: syntax_span(text, language, random),
-        "line": lambda: line_span(text, random),
-        "block": lambda: block_span(text, random),
-        "empty": lambda: empty_span(text, random),
+        "character": lambda: character_span(text, random, ends),
+        "ast": lambda: syntax_span(whole, language, random),
+        "line": lambda: line_span(whole, random),
+        "block": lambda: block_span(whole, random),
+        "empty": lambda: empty_span(text, random, ends),
     }
     kind = draw_kind(config, tuple(kinds), random)
     span = kinds[kind]()
@@ -55,19 +59,19 @@ def indentation_before(text: str, place: int) -> int:
     return len(before) if not before.strip() else 0
 
 
-def character_span(text: str, random: np.random.Generator) -> Span:
+def character_span(text: str, random: np.random.Generator, ends: bool = True) -> Span:
     """Between two characters drawn alike."""
     if not text:
         return None
-    begin, end = sorted(random.integers(0, len(text) + 1, size=2).tolist())
+    begin, end = sorted(random.integers(0, len(text) + ends, size=2).tolist())
     return begin, end
 
 
-def empty_span(text: str, random: np.random.Generator) -> Span:
+def empty_span(text: str, random: np.random.Generator, ends: bool = True) -> Span:
     """No middle, anywhere, or one that ends the text and begins at any place of its last lines: that nothing is missing has
     to be learned, and a file is mostly written at its end."""
-    begin = int(random.integers(0, len(text) + 1))
-    if random.random() < 0.5:
+    begin = int(random.integers(0, max(1, len(text) + ends)))
+    if not ends or random.random() < 0.5:
         return begin, begin
     first = line_starts(text)[-LONGEST_BLOCK:][0][0]
     return int(random.integers(first, len(text) + 1)), len(text)
@@ -75,26 +79,25 @@ def empty_span(text: str, random: np.random.Generator) -> Span:
 
 def line_span(text: str, random: np.random.Generator) -> Span:
     """From a place in a line, its indentation behind it, to the end of that line."""
-    lines = line_starts(text)
-    begin, end = lines[random.integers(len(lines))]
-    content = text[begin:end]
-    if not content.strip():
+    lines = [(begin, end) for begin, end in line_starts(text) if text[begin:end].strip()]
+    if not lines:
         return None
-    indentation = len(content) - len(content.lstrip())
+    begin, end = lines[random.integers(len(lines))]
+    indentation = indentation_of(text[begin:end]) or 0
     return begin + indentation + int(random.integers(0, end - begin - indentation)), end
 
 
 def block_span(text: str, random: np.random.Generator) -> Span:
     """A run of lines that are indented at least as far as the first, beginning behind the first one's indentation."""
     lines = line_starts(text)
-    first = int(random.integers(len(lines)))
-    begin, end = lines[first]
-    depth = indentation_of(text[begin:end])
-    if depth is None:
+    depths = [indentation_of(text[begin:end]) for begin, end in lines]
+    firsts = [number for number, depth in enumerate(depths) if depth is not None]
+    if not firsts:
         return None
+    first = firsts[random.integers(len(firsts))]
+    (begin, end), depth = lines[first], depths[first] or 0
     count = int(random.integers(1, LONGEST_BLOCK + 1))
-    for begin_of_next, end_of_next in lines[first + 1 : first + count]:
-        next_depth = indentation_of(text[begin_of_next:end_of_next])
+    for (_, end_of_next), next_depth in zip(lines[first + 1 : first + count], depths[first + 1 : first + count], strict=True):
         if next_depth is not None and next_depth < depth:
             break
         if next_depth is not None:

@@ -116,6 +116,23 @@ def test_an_empty_span_has_no_middle_or_nothing_behind_it(text: str, random: np.
     assert len(BREAK.split(text[begin:end])) <= LONGEST_BLOCK + 1
 
 
+@given(TEXT, RANDOM, st.sampled_from(KINDS))
+def test_no_middle_ends_where_a_window_cut_the_text_off(text: str, random: np.random.Generator, kind: str) -> None:
+    span = draw_span(text, only(**{kind: 1}), random, "Python", ends=False)
+    if span is None or (span[0] == span[1] and not text):
+        return
+    end = span[1]
+    assert end < len(text), "something follows"
+    if kind in ("line", "block"):
+        assert text[end] in "\r\n"
+
+
+@pytest.mark.parametrize("kind", ["line", "block"])
+def test_a_blank_line_is_never_drawn(kind: str) -> None:
+    for seed in range(50):
+        assert draw_span("\n\n  \n\nx = 1\n\n\n\n", only(**{kind: 1}), np.random.default_rng(seed)) is not None
+
+
 def test_both_kinds_of_empty_spans() -> None:
     text = "\n".join(f"line {number}" for number in range(40))
     spans = [empty_span(text, np.random.default_rng(seed)) for seed in range(200)]

@@ -31,7 +31,7 @@ def fim_piece(
     The text is cut at characters and its three parts are tokenised apart, as a served prompt is. What the special tokens
     and the cuts add is taken from the far ends of the context, the ends that a served prompt's windows cut too ("context
     level", Bavarian et al. 2022, section 4.4). A piece whose text is not whole UTF-8 (its window began inside a character)
-    stays as it is.
+    stays as it is. Where a window cut the document off, no middle ends.
     """
     as_it_is = piece.ids, piece.prose.astype(np.int64)
     data = tokenizer.decode(piece.ids.tolist())
@@ -39,7 +39,7 @@ def fim_piece(
         text = data.decode()
     except UnicodeDecodeError:
         return as_it_is
-    span = draw_span(text, config, random, language)
+    span = draw_span(text, config, random, language, ends=int(piece.ids[-1]) == tokenizer.fim.endoftext)
     order = fim.Order.SPM if random.random() < config.spm_rate else fim.Order.PSM
     if span is None:
         return as_it_is

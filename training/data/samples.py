@@ -49,7 +49,7 @@ class Reading:
         """first: the number of the first packing, by which their random streams are told apart."""
         self.fim = fim
         self.packings: list[Packing] = []
-        shares = []
+        kinds, texts = [], []
         for source in sources(shard, mixture):
             for share, repositories in ((1 - config.repo_share, False), (config.repo_share, True)):
                 if share:
@@ -59,8 +59,12 @@ class Reading:
                         self.packings.append(RepositoryPacking(tokenizer, config.repo_ordered_share, *given))
                     else:
                         self.packings.append((BestFitPacking if config.packing == "best_fit" else StreamPacking)(*given))
-                    shares.append(share * source.share)
-        self.turns = Turns(shares)
+                    kinds.append(repositories)
+                    # a source's share is one of the text, and windows with more padding hold less of it
+                    texts.append(source.share / (1 - self.packings[-1].cut().padding))
+        of_kind = (1 - config.repo_share, config.repo_share)
+        whole = [sum(text for text, kind in zip(texts, kinds, strict=True) if kind == which) for which in (False, True)]
+        self.turns = Turns([of_kind[kind] * text / whole[kind] for kind, text in zip(kinds, texts, strict=True)])
 
     def pieces(self, i: int) -> Iterator[Piece]:
         """The pieces of the i-th sample of this part."""
@@ -93,8 +97,6 @@ class PackedSamples(Dataset[Sample]):
         self.anneal_from = anneal_from
         self.epoch_tokens = len(shard.ids) + len(shard)
         """of all documents, each read once"""
-        self.windows = -(-self.epoch_tokens // length)
-        """samples that it takes to read as much"""
         self.main = Reading(shard, tokenizer, self.data, self.data.mixture, fim, length, seed, 0)
         self.annealing: Reading | None = None
         if anneal := self.data.anneal:

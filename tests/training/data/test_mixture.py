@@ -84,6 +84,13 @@ def test_languages_are_mixed_by_temperature(three: TokenShard, tokenizer: Tokeni
         assert [found[name] for name in ("Python", "C", "Go")] == pytest.approx([e / total for e in expected], abs=2e-3)
 
 
+def test_a_share_is_one_of_the_text_where_windows_hold_padding(make_shard: MakeShard, tokenizer: Tokenizer) -> None:
+    shard = make_shard([60] * 50 + [99] * 50, language=["Python"] * 50 + ["C"] * 50, size=[10_000] * 100)
+    config = DataConfig(packing="best_fit", mixture=MixtureConfig(by="language", alpha=0))
+    found = languages(shard, PackedSamples(shard, tokenizer, NO_FIM, 99, 0, config), 0, 2000)
+    assert found["Python"] == pytest.approx(0.5, abs=2e-3), "a window holds one of its documents and 39 ids of padding"
+
+
 def test_a_small_language_is_read_evenly_and_more_often(three: TokenShard, tokenizer: Tokenizer) -> None:
     data = PackedSamples(three, tokenizer, NO_FIM, 50, 0, DataConfig(mixture=MixtureConfig(by="language", alpha=0)))
     seen = Counter[int]()
