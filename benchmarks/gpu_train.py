@@ -5,10 +5,11 @@
     python benchmarks/gpu_train.py --device cpu --preset nano --quick   the same on a CPU in a minute, to see that it works
 
 Each rung of the ladder changes one thing of the fastest so far and stays if it is faster by more than NOISE. What is timed are
-whole steps of the real loop (`training.pretrain.loop`: data workers, checksums, clipping, optimiser) after two that warm up and
-compile. A rung that the time left does not hold is skipped and said. Then the fastest runs with the preset's own batch and one
-of its steps is profiled. MFU is tokens per second × FLOPs per token (`codelm.models.flops_per_token`: attention in full) over
-the peak of dense bf16 in the device table. The last line is one JSON object with all figures.
+whole steps of the real loop (`training.pretrain.loop`: data workers, checksums, clipping, optimiser) after two that warm up
+and compile. A rung that the time left does not hold is skipped and said. Then the fastest runs with the preset's own batch,
+and a step of two of its micro-batches is profiled, in which the optimiser has a larger share than in a whole one. MFU is
+tokens per second × FLOPs per token (`codelm.models.flops_per_token`: attention in full) over the peak of dense bf16 in the
+device table. The last line is one JSON object with all figures.
 
 Rungs marked "experiment" try what the product has no setting for yet.
 """
@@ -22,6 +23,7 @@ import json
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,13 +40,14 @@ from codelm.corpus.build import build
 from codelm.corpus.tokens import encode
 from codelm.models import build_model, flops_per_token, parameter_count
 from codelm.progress import silent
+from codelm.stage import Manifest
 from codelm.tokenizer import train
 from training import loss
 from training.data import loader
 from training.loop import Loop
 from training.plan.devices import this_gpu
 from training.pretrain import loop
-from training.watch_peak import peak_of
+from training.watch_peak import measured
 
 NOISE = 0.005
 WARMUP = 2
@@ -165,10 +168,9 @@ class Bench:
         self.deadline = time.monotonic() + seconds
         self.device = torch.device("cpu" if cpu else "cuda")
         known = None if cpu else this_gpu()
-        measured = peak_of(self.device, torch.float32 if cpu else torch.bfloat16)
-        self.peak = known.tflops * 1e12 if known else measured.flops
-        self.source = known.source if known else measured.source
-        self.measured_peak = measured.flops
+        self.measured_peak = measured(self.device, torch.float32 if cpu else torch.bfloat16, 1024 if cpu else 8192)
+        self.peak = known.tflops * 1e12 if known else self.measured_peak
+        self.source = known.source if known else "measured here"
         self.longest = 0.0
 
     def climb(self, names: list[str]) -> dict[str, Any]:
@@ -197,14 +199,22 @@ class Bench:
                 best, kept, base = figures, experiments, settings
             rows[rung.name] = {**figures._asdict(), "kept": stays}
             print(figures.row(rung.name, "kept" if stays else ""), flush=True)
-        return {"rungs": rows, **self.last(base, kept)}
+        try:
+            return {"rungs": rows, **self.last(base, kept)}
+        except Exception as error:  # the ladder's figures stand
+            print(f"the last run: {type(error).__name__}: {error}", flush=True)
+            return {"rungs": rows}
 
     def changed(self, settings: Mapping[str, Any], batch: int | None = None) -> Preset:
-        """The preset with other settings; batch: sequences of a step, without which a ladder's step is 4 micro-batches."""
+        """The preset with other settings.
+
+        batch: least sequences of a step, made whole micro-batches; without it, a step is 4 micro-batches.
+        """
         micro = settings.get("engine", {}).get("micro_batch_size", self.preset.pretrain.micro_batch_size)
-        batch = batch or 4 * max(self.preset.pretrain.micro_batch_size, micro)
+        batch = -(-batch // micro) * micro if batch else 4 * max(self.preset.pretrain.micro_batch_size, micro)
         # a budget that no measurement reaches
-        return self.preset.with_training(tokens=10**12, batch_size=batch).with_training(**settings)
+        engine = {"micro_batch_size": micro}
+        return self.preset.with_training(tokens=10**12, batch_size=batch, engine=engine).with_training(**settings)
 
     @contextlib.contextmanager
     def training(self, preset: Preset, experiments: list[Experiment]) -> Iterator[tuple[Loop, Iterator[Any]]]:
@@ -270,6 +280,7 @@ class Bench:
 
         figures = self.measure(preset, experiments, look)
         print(figures.row(f"fastest, batch of {preset.pretrain.batch_size}"), "\n", flush=True)
+        print(f"{'products of the head, by FLOPs':<38} {self.head_share():>6.1%} of the products")
         for name, share in profile["shares"].items():
             print(f"{name:<38} {share:>6.1%}")
         print("\n" + "\n".join(f"{row['ms']:>9.2f} ms × {row['calls']:<6} {row['name']}" for row in profile["kernels"]))
@@ -280,7 +291,7 @@ class Bench:
         cuda = self.device.type == "cuda"
         activities = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if cuda else [])]
         self.finish()
-        with torch.profiler.profile(activities=activities, record_shapes=True) as profiler:
+        with torch.profiler.profile(activities=activities) as profiler:
             begin = time.perf_counter()
             made.step(batch, 0, 0.1)
             self.finish()
@@ -295,24 +306,23 @@ class Bench:
         shares = dict.fromkeys([*KINDS, "other"], 0.0)
         for event in events:
             shares[kind_of(event.key)] += getattr(event, own) / 1e6 / wall
-        whole = "device_time_total" if cuda else "cpu_time_total"
-        head = sum(
-            getattr(event, whole) / 1e6 / wall
-            for event in profiler.key_averages(group_by_input_shape=True)
-            if event.key == "aten::mm" and any(self.preset.model.vocab_size in shape for shape in event.input_shapes)
-        )
-        shares = {"products of the head": head, "other products": shares.pop("products") - head, **shares}
         if cuda:
             shares["idle"] = 1 - sum(shares.values())
         slowest = sorted(events, key=lambda event: -getattr(event, own))[:20]
         return {
             "wall_ms": round(wall * 1e3, 2),
             "micro_batches": len(batch),
+            "head_share_of_products": round(self.head_share(), 4),
             "shares": {name: round(value, 4) for name, value in shares.items()},
             "kernels": [
                 {"name": event.key[:120], "calls": event.count, "ms": round(getattr(event, own) / 1e3, 3)} for event in slowest
             ],
         }
+
+    def head_share(self) -> float:
+        """Of the FLOPs of all products with weights, those of the head: from a kernel's shapes it cannot be told."""
+        model = self.preset.model
+        return model.vocab_size * model.width / parameter_count(model)
 
     def finish(self) -> None:
         """Waits for the device."""
@@ -345,8 +355,11 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare(data: Path, preset: Preset) -> None:
-    """The standard library as tokens, if they are not there."""
+    """The standard library as tokens, if they are not there. Exits if those that are there are another vocabulary's."""
     if (data / "tokens" / "manifest.json").exists():
+        entries = Manifest.read(data / "tokenizer").counts["vocab_size"]
+        if entries != preset.model.vocab_size:
+            sys.exit(f"{data} has tokens of {entries:,} entries, {preset.name} wants {preset.model.vocab_size:,}: give another")
         return
     data.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -384,7 +397,8 @@ def main() -> None:
         if arguments.prepare:
             return
         if arguments.quick:
-            preset = preset.with_changes({"model": {"layers": 2, "context_length": 256}, "pretrain": {"batch_size": 4}})
+            small = {"batch_size": 4, "engine": {"micro_batch_size": 1}}
+            preset = preset.with_changes({"model": {"layers": 2, "context_length": 256}, "pretrain": small})
         # the clock does not count the data: they can be brought along
         minutes = arguments.minutes or (1.0 if arguments.quick else 9.0)
         # a graph that was compiled for one attention kernel must not be taken for another

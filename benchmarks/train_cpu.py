@@ -11,11 +11,14 @@ The last line is one JSON object with all figures.
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is loaded: both sides compute on the processor
 
 import numpy as np
 import torch
