@@ -83,6 +83,7 @@ class Transformers:
         self.device = str(self._device)
         self.together = True
         self._dtype = dtype or fast_dtype(self._device)
+        self._threads_before = torch.get_num_threads()
         self._threads = threads or psutil.cpu_count(logical=False) or 1
         self._path = checkpoint / WEIGHTS
         self._stamp = stamp(self._path)
@@ -224,6 +225,7 @@ class Transformers:
     def close(self) -> None:
         """Frees the memory; the object is of no use afterwards. May be called again."""
         self._model, self._kv = None, torch.empty(0)
+        torch.set_num_threads(self._threads_before)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from codelm.stage import Manifest
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.yaml"
 SOURCES = "argparse.py ast.py asyncio copy.py dataclasses.py email heapq.py http json logging pprint.py textwrap.py zipfile.py"
+
 
 VOID = {"meta", "br", "link", "img", "rect", "line"}
 
@@ -49,6 +51,14 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch() -> Iterator[None]:
+    """torch has one number of threads for the process: what is served by it in a test leaves another one behind."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
