@@ -32,13 +32,15 @@ Device = Annotated[
 ]
 Devices = Annotated[int | None, typer.Option(min=1, help="How many of them.")]
 
+DEFAULT = "progressive"
+"""The stages that come along."""
 WIDTH = 100
 """Columns of text that goes into a file."""
 
 
 def plan(
     stages: Stages = None,
-    config: Config = "progressive",
+    config: Config = DEFAULT,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.yaml", help="Plan one preset, on this machine, instead of stages.")
     ] = None,
@@ -94,6 +96,8 @@ def configuration(
     hardware: dict[str, Any] = {"device": device, "devices": devices}
     given = {"hardware": {name: value for name, value in hardware.items() if value is not None}}
     changes = merged(given, parse_settings(settings or [], Preset, Stage))
+    if others := sorted(changes.keys() - Stage.model_fields.keys()):
+        raise UserError(f"--set: {others[0]} is no part of a stage", "give it to `codelm train distill` or `train lora`")
     return (stage_of(preset) if preset else load_stages(config)).with_changes(changes, stages)
 
 

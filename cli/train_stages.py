@@ -1,6 +1,7 @@
 """`codelm train stages`: progressive training, stage by stage; without --execute, the plan of it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.train_plan import Config, Devices, Set, Shape, Stages, configuration, write
+from cli.train_plan import DEFAULT, Config, Devices, Set, Shape, Stages, configuration, write
 from codelm.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from training.stages.review import Review, Step
     from training.stages.rounds import Round
 
-GATE = 1
-"""Exit code of stages that end at a gate."""
+GATE, INTERRUPTED = 1, 130
+"""Exit codes of stages that end at a gate, and of those that were asked to end."""
 NOT_YET = "skipped: fine-tuning is not part of this version"
 
 
@@ -27,7 +28,7 @@ def stages(
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder, with its tokens.")] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Train; without it, the plan is shown.")] = False,
     stages: Stages = None,
-    config: Config = "progressive",
+    config: Config = DEFAULT,
     settings: Set = None,
     shape: Shape = "budget",
     number: Annotated[
@@ -56,6 +57,7 @@ def stages(
     """
     from cli.stages import read_back
     from codelm.stage import lock
+    from training.stages.rounds import shut_gate
 
     if not execute:
         planned = configuration(config, None, stages, settings, None, devices)
@@ -65,18 +67,23 @@ def stages(
         raise UserError("--execute needs a run folder", "give --run RUN, with a corpus and its tokens")
     if not (run / "tokens").is_dir():
         raise UserError(f"{run} has no tokens", f"make them with `codelm corpus build … --run {run}` and `tokenizer train`")
+    if not (run / "corpus").is_dir():
+        raise UserError(f"{run} has no corpus to evaluate on", f"make it with `codelm corpus build … --run {run}`")
     here = configuration(config, None, stages, settings, "here", devices or gpus())
     chosen = here.chosen(stages)
+    options = [f"--config {shlex.quote(config)}"] if config != DEFAULT else []
+    options += [f"--shape {shape}"] if shape != "budget" else []
+    options += [f"--set {shlex.quote(setting)}" for setting in settings or []]
     with lock(run / "stages"):
         resume_from = read_back(resume_from, run) if resume_from else None
         for place, one in enumerate(refused_now_or_never(here, chosen, shape, run, number, resume_from)):
             if one.finished:
                 typer.echo(f"stage {one.stage.id}: {one.folder.name} is finished, skipped; see {one.folder / 'review.html'}")
             else:
-                begin(here, one, shape, run, resume_from if place == 0 else None, measure)
+                begin(here, one, shape, run, resume_from if place == 0 else None, measure, options)
                 finish(here, one, run)
-            if not one.review.passed:
-                said = "; ".join(one.review.failed_gates)
+            if failed := shut_gate(here, one.stage, run):
+                said = "; ".join(failed)
                 typer.echo(f"stage {one.stage.id}: the gate is not passed ({said}); it ends here", err=True)
                 raise typer.Exit(GATE)
 
@@ -89,6 +96,7 @@ def refused_now_or_never(
     from training.stages.rounds import check_order, choose
 
     check_order(config, chosen, run)
+    check_shapes(config, chosen, shape)
     rounds = [choose(stage, run, number) for stage in chosen]
     for place, one in enumerate(rounds):
         init = resume_from if place == 0 else None
@@ -96,14 +104,37 @@ def refused_now_or_never(
             one.check(one.stage.resolved(shape), init)
         elif init is not None:
             check_init(init, one.stage.resolved(shape), one.stage)
-    make_plan(config.description, [one.stage for one in rounds if not one.begun], shape, run, measured=False)
+        if one.finished and one.identity.data not in (None, data_of(run)):
+            typer.echo(
+                f"stage {one.stage.id}: {one.folder.name} has read other tokens than those of {run} now; its bits per byte are"
+                " of other held-out files, too",
+                err=True,
+            )
+    make_plan(config.description, [one.stage for one in rounds if not one.finished], shape, run, measured=False)
     return rounds
+
+
+def check_shapes(config: "StagesConfig", chosen: list["Stage"], shape: Any) -> None:
+    """Raises UserError if a stage is to go on with weights that cannot be its own."""
+    from training.plan.checks import check_continued
+
+    for stage in chosen:
+        if stage.continues and stage.after:
+            check_continued(stage, config.stage(stage.after), shape)
+
+
+def data_of(run: Path) -> str:
+    """The identity of a run's tokens."""
+    from codelm.stage import Manifest
+
+    return Manifest.read(run / "tokens").fingerprint
 
 
 def show_plan(config: "StagesConfig", chosen: list["Stage"], shape: Any, run: Path | None) -> None:
     """The dry run."""
     from training.plan.plan import make_plan
 
+    check_shapes(config, chosen, shape)
     write(make_plan(config.description, chosen, shape, run, measured=False), "text", None)
     typer.echo("\nNothing has been trained; --execute does it, with --run RUN.")
 
@@ -115,24 +146,32 @@ def gpus() -> int:
     return max(torch.cuda.device_count(), 1)
 
 
-def begin(config: "StagesConfig", one: "Round", shape: Any, run: Path, resume_from: Path | None, measure: bool) -> None:
+def begin(
+    config: "StagesConfig",
+    one: "Round",
+    shape: Any,
+    run: Path,
+    resume_from: Path | None,
+    measure: bool,
+    options: list[str],
+) -> None:
     """Plans a round that is new, and records what it is; takes over what may change in one that has been begun."""
     from cli.progress import Display
-    from training.plan.plan import make_plan
-    from training.stages.rounds import best
+    from training.plan.plan import make_plan, planned_preset
+    from training.stages.rounds import before
 
-    stage, preset = one.stage, one.stage.resolved(shape)
+    stage, preset = one.stage, planned_preset(one.stage, shape)
     if one.begun:
         one.go_on(preset)
         return
-    before = best(config.stage(stage.after), run) if stage.after else None
-    init = resume_from or (before.checkpoint if before and stage.continues else None)
+    earlier = before(config, stage, run)
+    init = resume_from or (earlier.checkpoint if earlier and stage.continues else None)
     with Display() as display, display.stage(f"plan {stage.id}") as progress:
         plan = make_plan(config.description, [stage], shape, run, measure, progress)
     # a continued training first loses a little of what it had, as the learning rate rises again
-    held = before is not None and stage.gate.better_than_previous and not stage.continues
-    floor = before.review.valid_bits_per_byte if before and held else None
-    one.begin(preset, init, plan, floor)
+    held = earlier is not None and stage.gate.better_than_previous and not stage.continues
+    floor = earlier.review.half_bits_per_byte if earlier and held else None
+    one.begin(preset, init, plan, floor, data_of(run), options)
 
 
 def check_init(init: Path, preset: Any, stage: "Stage") -> None:
@@ -150,14 +189,13 @@ def finish(config: "StagesConfig", one: "Round", run: Path) -> None:
     """Trains, evaluates and reviews a round, from where it stands."""
     from codelm.stage import write_atomically
     from training.stages.review import page, review
-    from training.stages.rounds import REVIEW, best, rounds_of
+    from training.stages.rounds import REVIEW, before, rounds_of
 
-    stage = one.stage
-    before = best(config.stage(stage.after), run) if stage.after else None
-    previous = before.review.bits_per_byte if before else None
+    stage, held = one.stage, before(config, one.stage, run)
+    previous = held.review.bits_per_byte if held else None
     earlier = [other.review.bits_per_byte for other in rounds_of(stage, run) if other.finished and other.number < one.number]
-    steps = list(work(one, run))
-    found = review(one.plan, one.number, one.pretrain, one.evaluate, steps, stage.gate, previous, earlier)
+    steps, options = list(work(one, run)), one.identity.options
+    found = review(one.plan, one.number, one.pretrain, one.evaluate, steps, stage.gate, previous, earlier, options)
     write_atomically(one.folder / "review.html", page(found, one.pretrain))
     write_atomically(one.folder / REVIEW, found.model_dump_json(indent=2) + "\n")
     typer.echo(summary(found, one.folder))
@@ -185,16 +223,26 @@ def train(one: "Round", run: Path) -> None:
     command += ["--preset", str(one.folder / "preset.yaml"), "--out", str(one.pretrain)]
     if one.init:
         command += ["--init", str(one.init)]
-    if (ranks := one.plan.devices) > 1:
+    if (ranks := one.stage.hardware.devices) > 1:
         command += ["--ranks", str(ranks)]
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        """Hands SIGTERM on. The training may have had it too, and takes only a second Ctrl-C for "at once"."""
+        asked.append(number)
+        process.send_signal(number)
+
     with subprocess.Popen(command, env=os.environ | {ENDS_WITH: str(os.getpid())}) as process:
-        asked = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(signal.SIGINT))
+        handler = signal.signal(signal.SIGTERM, ask)
         try:
             code = process.wait()
         except KeyboardInterrupt:
+            asked.append(signal.SIGINT)
             code = process.wait()
         finally:
-            signal.signal(signal.SIGTERM, asked)
+            signal.signal(signal.SIGTERM, handler)
+    if asked and code == 0:  # it was at its end
+        raise typer.Exit(INTERRUPTED)
     if code < 0:
         raise UserError(
             f"stage {one.stage.id}: the training was killed by signal {-code}", "the same command goes on from its checkpoint"

@@ -1,5 +1,6 @@
 """Stages of progressive training: which preset, on what data and hardware, and what must come out before the next begins."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -157,11 +158,24 @@ class StagesConfig(Settings):
         return next(stage for stage in self.stages if stage.id == id_)
 
     def with_changes(self, changes: Mapping[str, Any], ids: str | None = None) -> "StagesConfig":
-        """The same changes in each of the stages that `ids` names. Raises UserError if the result is not valid."""
+        """The same changes in each of the stages that `ids` names; tokens and minutes replace each other.
+
+        Raises UserError if the result is not valid.
+        """
         if not changes:
             return self
         of = {stage.id for stage in self.chosen(ids)}
-        stages = [merged(one.model_dump(), changes) if one.id in of else one.model_dump() for one in self.stages]
+        has_budget = changes.get("pretrain", {}).keys() & {"tokens", "minutes"}
+
+        def changed(stage: Stage) -> dict[str, Any]:
+            values = stage.model_dump()
+            if has_budget:
+                values["pretrain"] = {
+                    name: value for name, value in stage.pretrain.items() if name not in ("tokens", "minutes")
+                }
+            return merged(values, changes)
+
+        stages = [changed(stage) if stage.id in of else stage.model_dump() for stage in self.stages]
         return checked({"description": self.description, "stages": stages}, StagesConfig, "--set")
 
 
@@ -180,6 +194,7 @@ def load_stages(name: str) -> StagesConfig:
 
 
 def stage_of(preset: str, device: str = HERE) -> StagesConfig:
-    """A preset as a plan of one stage."""
-    stage = Stage(id="0", name=load_preset(preset).name, aim="one training", preset=preset, hardware=Hardware(device=device))
+    """A preset as a plan of one stage, whose name is one for a folder."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", load_preset(preset).name.lower()).strip("._-") or "preset"
+    stage = Stage(id="0", name=name, aim="one training", preset=preset, hardware=Hardware(device=device))
     return StagesConfig(description=f"the preset {preset}", stages=[stage])

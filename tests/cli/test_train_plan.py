@@ -30,9 +30,9 @@ def test_json() -> None:
     result = plan("--stages", "0,1", "--device", "H200", "--devices", 2, "--format", "json", "--set", "pretrain.tokens=2e9")
     found = Plan.model_validate(json.loads(result.stdout))
     assert [(stage.id, stage.device, stage.devices, stage.tokens) for stage in found.stages] == [
-        ("0", "H200", 2, 2_000_000_000),
-        ("1", "H200", 2, 2_000_000_000),
-    ]
+        ("0", "H200", 2, 2_000_158_720),
+        ("1", "H200", 2, 2_000_158_720),
+    ], "whole steps"
 
 
 def test_a_file_is_written_whole(tmp_path: Path, html_page: Any) -> None:

@@ -82,7 +82,7 @@ def test_killed_and_gone_on(project: Path) -> None:
     assert one["previous_bits_per_byte"] is None
     assert two["previous_bits_per_byte"] == one["bits_per_byte"] > two["bits_per_byte"]
     floor = yaml.safe_load((second / "preset.yaml").read_text(encoding="utf-8"))["pretrain"]["watch"]["early_stop"]["floor"]
-    assert floor["value"] == one["valid_bits_per_byte"]
+    assert floor["value"] == one["half_bits_per_byte"]
     assert [step["said"] for step in two["steps"] if step["name"] == "sft"] == [
         "skipped: fine-tuning is not part of this version"
     ]
@@ -94,6 +94,21 @@ def test_killed_and_gone_on(project: Path) -> None:
     assert "stage 1: round-1 is finished, skipped" in process.communicate()[0]
     after = {path: path.stat().st_mtime_ns for path in (project / "run" / "stages").rglob("*") if path.is_file()}
     assert {path for path in before if before[path] != after.get(path)} <= {project / "run" / "stages" / ".lock"}
+
+
+def test_asked_to_end_with_all_that_it_started(project: Path) -> None:
+    """As a service manager asks: SIGTERM to the training too, which has it twice then."""
+    folder = project / "run/stages/0-one/round-1/pretrain"
+    process = start(project)
+    while not (folder / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate()[0]
+    assert process.returncode == 130, said
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (folder / f"checkpoint-{logged[-1]['step']}").is_dir()
+    assert not (project / "run" / "stages" / "1-two").exists()
 
 
 def test_a_gate_ends_it(project: Path) -> None:

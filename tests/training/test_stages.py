@@ -1,5 +1,6 @@
 """Rounds of a stage: what they are begun as, what may change on the way, what is made of their results."""
 
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from training import metrics
 from training.plan.plan import Plan, StagePlan, make_plan
 from training.stages.advice import advise
 from training.stages.review import Review, Step, failed_gates, page, review
-from training.stages.rounds import REVIEW, Round, best, check_order, choose, rounds_of
+from training.stages.rounds import REVIEW, Round, best, check_order, choose, rounds_of, shut_gate
 
 TINY = str(Path(__file__).parent.parent / "fixtures" / "tiny.yaml")
 
@@ -102,13 +103,12 @@ def test_the_floor_is_what_the_stage_before_reached(tmp_path: Path, plan: Plan) 
 
 def test_the_round_that_is_meant(begun: Round, finished: Review, tmp_path: Path, plan: Plan) -> None:
     assert choose(stage(), tmp_path, None).number == 1
-    with pytest.raises(UserError, match="--round 2: stage 0 has 1 round, not all finished; run --round 1 first"):
-        choose(stage(), tmp_path, 2)
+    assert choose(stage(), tmp_path, 2).number == 2, "settings that lead nowhere are no hindrance"
     end(begun, finished, 2.0)
     assert choose(stage(), tmp_path, None).finished
     second = choose(stage(), tmp_path, 2)
     assert not second.begun
-    with pytest.raises(UserError, match="run --round 2 first"):
+    with pytest.raises(UserError, match="--round 3: stage 0 has 1 round; run --round 2 first"):
         choose(stage(), tmp_path, 3)
     second.begin(stage().resolved(), None, plan, None)
     end(second, finished, 1.9)
@@ -126,6 +126,25 @@ def test_a_stage_waits_for_the_one_before(begun: Round, finished: Review, tmp_pa
     check_order(config, config.chosen("0,1"), tmp_path)
     end(begun, finished, 2.0)
     check_order(config, later, tmp_path)
+    strict = StagesConfig(description="", stages=[stage(gate={"max_bits_per_byte": 1.5}), *later])
+    with pytest.raises(UserError, match=r"stage 0, whose gate is not passed \(2\.000 bits per byte are more than 1\.5\)"):
+        check_order(strict, later, tmp_path)
+
+
+def test_a_gate_is_that_of_today_and_of_the_best_round(begun: Round, finished: Review, tmp_path: Path, plan: Plan) -> None:
+    end(begun, finished, 1.9)
+    worse = Round(stage(), 2, tmp_path)
+    worse.begin(stage().resolved(), None, plan, None)
+    end(worse, finished, 2.1)
+    for most, passes in ((2.0, True), (1.8, False)):
+        config = StagesConfig(description="", stages=[stage(gate={"max_bits_per_byte": most})])
+        assert (not shut_gate(config, config.stages[0], tmp_path)) == passes
+
+
+def test_what_a_round_hands_on_is_its_end(begun: Round, trained: Path) -> None:
+    counts = Manifest.read(trained).counts
+    shutil.copytree(trained, begun.pretrain)
+    assert begun.checkpoint.name == counts["checkpoint"] == f"checkpoint-{counts['steps']}"
 
 
 def test_a_damaged_record_is_named(begun: Round) -> None:
@@ -143,7 +162,10 @@ def test_plan_and_actual_of_a_real_run(finished: Review, run: Path, plan: Plan) 
     assert compared["memory of a device"].actual
     assert finished.passed
     assert finished.bits_per_byte == Manifest.read(run / "evaluate").counts["bits_per_byte"]
-    assert finished.valid_bits_per_byte == metrics.last(metrics.read(run / "pretrain"), metrics.BITS_PER_BYTE)
+    steps = Manifest.read(run / "pretrain").counts["steps"]
+    evaluated = [row for row in metrics.read(run / "pretrain") if metrics.BITS_PER_BYTE in row]
+    assert finished.half_bits_per_byte == next(row for row in evaluated if row["step"] >= steps / 2)[metrics.BITS_PER_BYTE]
+    assert finished.half_bits_per_byte > evaluated[-1][metrics.BITS_PER_BYTE]
 
 
 def test_the_page(finished: Review, run: Path, html_page: Any) -> None:
@@ -166,8 +188,9 @@ def test_the_page(finished: Review, run: Path, html_page: Any) -> None:
         (Gate(min_exact_match=0.2), None, ["10.0% exact match is less than 20.0%"]),
     ],
 )
-def test_gates(gate: Gate, previous: float | None, said: list[str]) -> None:
-    assert failed_gates(gate, {"bits_per_byte": 2.0, "exact_match": 0.1}, previous) == said
+def test_gates(gate: Gate, previous: float | None, said: list[str], finished: Review) -> None:
+    found = finished.model_copy(update={"bits_per_byte": 2.0, "exact_match": 0.1})
+    assert failed_gates(gate, found, previous) == said
 
 
 def advised(plan: StagePlan, number: int = 1, loss: list[float] | None = None, **changes: Any) -> list[tuple[str, str | None]]:
@@ -177,10 +200,12 @@ def advised(plan: StagePlan, number: int = 1, loss: list[float] | None = None, *
     }  # fmt: skip
     speed = changes.pop("tokens_per_second", 100)
     rows = [{"loss": value, "bits_per_byte": 2.0, "tokens_per_second": speed} for value in loss or [3.0] * 40]
-    config = {"pretrain": {"learning_rate": 4e-3, "warmup_share": 0.0}}
+    optimizer, options = changes.pop("optimizer", "adamw"), changes.pop("options", [])
+    training = {"learning_rate": 4e-3, "muon_learning_rate": 0.02, "warmup_share": 0.0, "optimizer": optimizer}
     given: dict[str, Any] = {"bits": 2.0, "best_before": None, "failed": []}
     given |= {name: changes.pop(name) for name in list(changes) if name in given}
-    found = advise(plan, number, counts | changes, rows, config, given["bits"], given["best_before"], given["failed"])
+    scores = (given["bits"], given["best_before"], given["failed"])
+    found = advise(plan, number, counts | changes, rows, {"pretrain": training}, *scores, options)
     assert all(one.why for one in found)
     return [(one.what, one.command) for one in found]
 
@@ -203,7 +228,12 @@ def test_what_to_do_next(plan: Plan) -> None:
         "Go on with more or other data rather than longer", None,
     )  # fmt: skip
     assert advised(one, stopped={"rule": "floor", "why": "behind"})[0][1] == command(2, half)
-    assert advised(one, loss=[3.0, 4.0] * 20) == [("Halve the learning rate", command(2, half)), again]
+    assert advised(one, loss=[3.0] * 15 + [4.0] * 5 + [3.0] * 20) == [("Halve the learning rate", command(2, half)), again]
+    noisy = [3.0, 3.0, 4.0, 4.0] * 10
+    assert advised(one, loss=noisy)[0][0] == "Train another round, with twice the learning rate", "batches differ"
+    assert advised(one, optimizer="muon")[0][1] == command(2, f"{double} --set pretrain.muon_learning_rate=0.04")
+    options = ["--config mine.yaml", "--set pretrain.learning_rate=0.004", "--set pretrain.clip=2"]
+    assert advised(one, options=options)[0][1] == f"{command(2)} --config mine.yaml --set {double} --set pretrain.clip=2"
     falling = [4 - step / 20 for step in range(40)]
     assert advised(one, loss=falling)[0] == ("Train on more tokens", command(2, "pretrain.tokens=2000"))
     assert advised(one, loss=falling, epochs=3)[0] == ("Train on more tokens, of more code", None)
@@ -218,7 +248,7 @@ def test_what_to_do_next(plan: Plan) -> None:
 def test_when_the_rounds_are_over(plan: Plan) -> None:
     one = plan.stages[0]
     assert advised(one, 2, best_before=2.0) == [("Go on to the next stage", None)]
-    assert advised(one, 2, best_before=2.5) == [("Train another round", command(3))]
+    assert advised(one, 2, best_before=2.5) == [("Train another round, with one more change", None)]
     assert advised(one, 2, best_before=1.9, failed=["too bad"]) == [("Train another round, or go back to the data", None)]
 
 

@@ -6,7 +6,9 @@ from typing import Any
 from codelm.config.model import K_QUANT_BLOCK, ModelConfig
 from codelm.config.preset import Preset
 from codelm.config.rules import Strategy, strategy_of, why_not
+from codelm.config.stages import Shape, Stage
 from codelm.errors import UserError
+from codelm.models import WEIGHT_SETTINGS
 from training.plan.machine import Machine
 from training.plan.memory import Computation, memory
 
@@ -30,6 +32,22 @@ def check_engine(preset: Preset, ranks: int, device: str) -> None:
     """Raises UserError if no engine computes this on so many ranks. device: "cpu" or "cuda"."""
     if error := why_not(preset.pretrain, preset.model, ranks, device):
         raise error
+
+
+def check_continued(stage: Stage, before: Stage, shape: Shape) -> None:
+    """Raises UserError if a stage cannot go on with the weights of the one before: what they mean depends on the shape."""
+    ours, theirs = stage.resolved(shape).model, before.resolved(shape).model
+    names = ("architecture", *WEIGHT_SETTINGS.values())
+    differing = [
+        f"{name} {getattr(theirs, name)} → {getattr(ours, name)}"
+        for name in names
+        if getattr(ours, name) != getattr(theirs, name)
+    ]
+    if differing:
+        raise UserError(
+            f"stage {stage.id} continues stage {before.id}, which has another shape ({', '.join(differing)})",
+            "leave out `continues`, or give both the same shape; of the model, only settings of its context may change",
+        )
 
 
 def check_vocabulary(model: ModelConfig, entries: int) -> None:
@@ -70,7 +88,8 @@ def smallest_change(preset: Preset, how: Computation, machine: Machine) -> dict[
 
     A smaller micro-batch costs next to nothing, checkpointing a third more work, sharding a lot of traffic.
     """
-    others = [one for one in SHARDED if one != how.strategy and shards(preset, how.ranks, machine.kind, one)]
+    several = how.ranks > 1
+    others = [one for one in SHARDED if several and one != how.strategy and computes(preset, how.ranks, machine.kind, one)]
     for strategy in [how.strategy, *others]:
         for checkpointing in dict.fromkeys([how.checkpointing, True]):
             for size in range(how.micro_batch_size, 0, -1):
@@ -87,10 +106,10 @@ def smallest_change(preset: Preset, how: Computation, machine: Machine) -> dict[
     return None
 
 
-def shards(preset: Preset, ranks: int, device: str, strategy: Strategy) -> bool:
-    """Whether the training can be cut up in this way."""
+def computes(preset: Preset, ranks: int, device: str, strategy: Strategy) -> bool:
+    """Whether an engine computes the training in this way."""
     changed = preset.with_training(engine={"strategy": strategy})
-    return ranks > 1 and why_not(changed.pretrain, changed.model, ranks, device) is None
+    return why_not(changed.pretrain, changed.model, ranks, device) is None
 
 
 def computation(preset: Preset, ranks: int, machine: Machine) -> Computation:

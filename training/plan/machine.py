@@ -23,7 +23,7 @@ class Machine(NamedTuple):
     base: int
     """bytes that are taken before a tensor is made"""
     peak: float | None
-    """FLOP/s; None: unknown, it has to be measured"""
+    """FLOP/s; None: unknown, it has to be measured, as that of float32 has, which the table does not tell"""
     watts: float | None
     price: float | None
     """dollars an hour"""
@@ -39,11 +39,13 @@ def machine_of(hardware: Hardware, preset: Preset) -> Machine:
     if hardware.device.lower() != HERE:
         device = devices.device(hardware.device)
         found = Machine(
-            hardware.device, device.title, "cuda", device.memory, devices.RESERVE, device.tflops * 1e12, device.watts,
-            device.price, precision != "no", 0,
+            hardware.device, device.title, "cuda", device.memory, devices.RESERVE,
+            device.tflops * 1e12 if precision != "no" else None, device.watts, device.price, precision != "no", 0,
         )  # fmt: skip
     else:
         found = this_machine(precision, preset.pretrain.engine.compile)
+        if found.kind == "cpu":  # where ranks share what there is
+            found = found._replace(memory=found.memory // hardware.devices)
     watts = hardware.watts if hardware.watts is not None else found.watts
     price = hardware.price_per_hour if hardware.price_per_hour is not None else found.price
     return found._replace(watts=watts, price=price)
@@ -65,7 +67,7 @@ def this_machine(precision: str, compiled: bool) -> Machine:
         base = BASE + (COMPILER if compiled else 0)
         return Machine(HERE, title, "cpu", psutil.virtual_memory().total, base, None, None, 0.0, half, LONGEST)
     properties, known = torch.cuda.get_device_properties(0), devices.this_gpu()
+    peak, watts = known.tflops * 1e12 if known and half else None, known.watts if known else None
     return Machine(
-        HERE, properties.name, "cuda", properties.total_memory, devices.RESERVE, known.tflops * 1e12 if known else None,
-        known.watts if known else None, 0.0, half, 0,
+        HERE, properties.name, "cuda", properties.total_memory, devices.RESERVE, peak, watts, 0.0, half, 0,
     )  # fmt: skip

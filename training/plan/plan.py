@@ -66,6 +66,7 @@ class StagePlan(BaseModel):
     micro_batch_size: int
     memory: list[MemoryRow]
     memory_estimated: int = Field(description="bytes of one device, as it is configured")
+    memory_reserved: int = Field(0, description="bytes of that which a training on a GPU does not count as its own")
     memory_measured: int | None = Field(description="bytes of one device, in a short training on this machine")
     tokens_per_second: float | None = Field(description="over all devices")
     speed_source: str
@@ -93,6 +94,11 @@ class StagePlan(BaseModel):
     def memory_expected(self) -> int:
         """What is measured, or else what is estimated."""
         return self.memory_measured or self.memory_estimated
+
+    @property
+    def memory_counted(self) -> int:
+        """The same, of what a training counts: on a GPU, what is taken before a tensor is made is no part of it."""
+        return self.memory_measured or self.memory_estimated - self.memory_reserved
 
 
 class Plan(BaseModel):
@@ -134,21 +140,25 @@ def make_plan(
     for this machine. Raises UserError, with the fix, for what cannot work.
     """
     present = present_in(run)
-    presets = [made_to_fit(stage, stage.resolved(shape)) if shape == "report" else stage.resolved() for stage in stages]
+    presets = [planned_preset(stage, shape) for stage in stages]
     for stage, preset in zip(stages, presets, strict=True):
         refuse(stage, preset, present)
     plans = []
     for number, (stage, preset) in enumerate(zip(stages, presets, strict=True)):
         progress(number, len(stages), note=f"stage {stage.id}")
         here = stage.hardware.device.lower() == HERE
-        found = measure(preset, run, progress) if here and measured is not False else None
+        alone = preset.pretrain.engine.sequence_parallel == 1  # a measurement is one process
+        found = measure(preset, run, progress) if here and alone and measured is not False else None
         plans.append(plan_stage(stage, preset, present, found))
     progress(len(stages), len(stages))
     return Plan(description=description, shape=shape, run=str(run) if run else None, stages=plans)
 
 
-def made_to_fit(stage: Stage, preset: Preset) -> Preset:
-    """A preset in the shape that was planned first, with an engine that has the memory for it: the preset's own is for less."""
+def planned_preset(stage: Stage, shape: Shape) -> Preset:
+    """What a stage trains. In the shape that was planned first it has an engine with room for it: the preset's is for less."""
+    preset = stage.resolved(shape)
+    if shape == "budget":
+        return preset
     machine = machine_of(stage.hardware, preset)
     how = checks.computation(preset, stage.hardware.devices, machine)
     return preset.with_training(engine=checks.smallest_change(preset, how, machine))
@@ -205,7 +215,8 @@ def plan_stage(stage: Stage, preset: Preset, present: Present, measured: Measure
     tokens = tokens_of(preset)
     if tokens is None and speed:
         tokens = round((config.minutes or 0) * 60 * speed)
-    tokens_per_step = config.batch_size * model.context_length
+    budget = Budget.of_tokens(tokens, config.batch_size * model.context_length) if tokens else None
+    tokens = budget.tokens if budget else None
     hours = tokens / speed / 3600 if tokens and speed else None
     report = ModelConfig.model_validate(model.model_dump() | stage.report.changes()) if stage.report else None
     plan = StagePlan(
@@ -222,8 +233,8 @@ def plan_stage(stage: Stage, preset: Preset, present: Present, measured: Measure
         report_parameters=parameter_count(report) if report else None,
         flops_per_token=flops,
         tokens=tokens,
-        steps=Budget.of_tokens(tokens, tokens_per_step).steps if tokens else None,
-        tokens_per_step=tokens_per_step,
+        steps=budget.steps if budget else None,
+        tokens_per_step=config.batch_size * model.context_length,
         device=machine.name,
         device_title=machine.title,
         devices=hardware.devices,
@@ -232,6 +243,7 @@ def plan_stage(stage: Stage, preset: Preset, present: Present, measured: Measure
         micro_batch_size=how.micro_batch_size,
         memory=memory_rows(preset, how, machine),
         memory_estimated=memory(model, config, how).total + machine.base,
+        memory_reserved=machine.base if machine.kind == "cuda" else 0,
         memory_measured=measured.memory if measured else None,
         tokens_per_second=speed,
         speed_source=source,
@@ -261,10 +273,11 @@ def plan_stage(stage: Stage, preset: Preset, present: Present, measured: Measure
 def speed_of(stage: Stage, preset: Preset, machine: Machine, measured: Measurement | None) -> tuple[float | None, str]:
     """Tokens/s of all devices, and where the figure comes from."""
     hardware, parameters = stage.hardware, parameter_count(preset.model)
-    several = f", times {hardware.devices} devices" if hardware.devices > 1 else ""
     if measured:
         part = f", with {measured.part}" if measured.part else ""
-        return measured.tokens_per_second * hardware.devices, f"measured on this machine{part}{several}"
+        many = hardware.devices if machine.kind == "cuda" else 1  # ranks on a processor share its cores
+        several = f", times {many} devices" if many > 1 else ""
+        return measured.tokens_per_second * many, f"measured on this machine{part}{several}"
     if machine.peak is None:
         return None, "not measured"
     assumed = devices.table().utilisation(parameters)
@@ -291,7 +304,7 @@ def memory_rows(preset: Preset, how: Computation, machine: Machine) -> list[Memo
                 total=total,
                 fits=total <= machine.memory,
                 chosen=(changed.strategy, checkpointing) == (how.strategy, how.checkpointing),
-                possible=how.ranks == 1 or checks.shards(preset, how.ranks, machine.kind, strategy),
+                possible=checks.computes(preset, how.ranks, machine.kind, strategy),
             )
             rows.append(row)
     return rows

@@ -21,8 +21,8 @@ PER_TENSOR = 80
 
 
 def checkpoint_bytes(model: ModelConfig, config: PretrainConfig) -> int:
-    """A checkpoint to resume from: weights in float32 and what the optimiser remembers, the running mean with it."""
-    return FLOAT * parameter_count(model) + optimizer_bytes(model, config)
+    """A checkpoint to resume from: weights in float32 and what the optimiser remembers; the running mean as weights besides."""
+    return FLOAT * parameter_count(model) * (1 if config.ema is None else 2) + optimizer_bytes(model, config)
 
 
 def gguf_bytes(model: ModelConfig, format_: str, tokenizer: Path | None = None) -> int:

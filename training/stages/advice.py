@@ -2,7 +2,8 @@
 
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -15,11 +16,17 @@ GAIN = 0.01
 FALLING = 0.005
 """Share by which the loss falls over the last tenth of a run that has not come to its end."""
 JUMP = 1.2
-"""A loss this many times the one logged before it is a jump."""
+"""Losses this many times the median of those before them are a jump, if they stay there: one batch of another kind is none."""
+BEFORE, STAYS = 10, 3
+"""Logged losses that a jump is held against, and those that it lasts for."""
 GAP = 1.15
 """Held-out bits per byte over those of training, from which it looks learned by heart."""
 SLOW = 0.85
 """Share of the planned speed."""
+
+
+Again = Callable[[Mapping[str, Any]], str]
+"""Settings → the command of another round with them."""
 
 
 class Advice(BaseModel):
@@ -39,62 +46,68 @@ def advise(
     bits: float,
     best_before: float | None,
     failed: Sequence[str],
+    options: Sequence[str] = (),
 ) -> list[Advice]:
     """What to do after round `number`, the most pressing first.
 
     counts, config: of the training's manifest. rows: of its log. bits: held-out bits per byte. best_before: those of the best
-    round before. failed: gates that were not passed.
+    round before. failed: gates that were not passed. options: of the command line that began the round.
     """
     training = config["pretrain"]
+    again = partial(another_round, plan, number, options)
     found: list[Advice] = []
     for one in (
-        *of_stops(plan, number, counts, training),
-        *of_jumps(plan, number, rows, training),
-        *of_data(plan, number, counts, rows, bits),
-        *of_the_end(plan, number, rows, counts),
+        *of_stops(again, counts, training),
+        *of_jumps(again, rows, training),
+        *of_data(again, counts, rows, bits),
+        *of_the_end(again, rows, counts),
         *of_speed(plan, counts, rows),
     ):
         if one.command is None or one.command not in [other.command for other in found]:
             found.append(one)
-    return [*found, *of_rounds(plan, number, training, bits, best_before, failed, changed=any(one.command for one in found))]
+    changed = any(one.command for one in found)
+    return [*found, *of_rounds(plan, number, again, training, bits, best_before, failed, changed)]
 
 
-def again(plan: StagePlan, number: int, *settings: str) -> str:
-    """The command of another round."""
-    changes = "".join(f" --set {setting}" for setting in settings)
-    return f"codelm train stages --execute --stages {plan.id} --round {number + 1}{changes}"
+def another_round(plan: StagePlan, number: int, options: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """The command of another round: that of the last one with other settings."""
+    given = {option.partition("=")[0]: option for option in options}
+    for name, value in settings.items():
+        given[f"--set {name}"] = f"--set {name}={value:g}" if isinstance(value, float) else f"--set {name}={value}"
+    return " ".join([f"codelm train stages --execute --stages {plan.id} --round {number + 1}", *given.values()])
 
 
-def of_stops(plan: StagePlan, number: int, counts: dict[str, Any], training: dict[str, Any]) -> Iterator[Advice]:
+def of_stops(again: Again, counts: dict[str, Any], training: dict[str, Any]) -> Iterator[Advice]:
     """After an early end."""
     if not (stopped := counts["stopped"]):
         return
-    half = halved(training)
+    half = rates(training, 0.5)
     if stopped["rule"] == "divergence":
-        yield Advice(what="Halve the learning rate", why=f"it diverged: {stopped['why']}", command=again(plan, number, half))
+        yield Advice(what="Halve the learning rate", why=f"it diverged: {stopped['why']}", command=again(half))
     elif stopped["rule"] == "floor":
         yield Advice(
             what="Look at the data first, then at the learning rate",
             why=f"it fell behind the stage before: {stopped['why']}",
-            command=again(plan, number, half),
+            command=again(half),
         )
     else:
         yield Advice(what="Go on with more or other data rather than longer", why=f"it learned no more: {stopped['why']}")
 
 
-def of_jumps(plan: StagePlan, number: int, rows: Sequence[dict[str, Any]], training: dict[str, Any]) -> Iterator[Advice]:
+def of_jumps(again: Again, rows: Sequence[dict[str, Any]], training: dict[str, Any]) -> Iterator[Advice]:
     """By jumps of the loss after the warmup."""
     logged = [row["loss"] for row in rows if "loss" in row]
     logged = logged[round(training["warmup_share"] * len(logged)) :]
-    jumps = sum(later > JUMP * before for before, later in itertools.pairwise(logged))
-    if jumps > 1:
-        why = f"the loss jumped {jumps} times"
-        yield Advice(what="Halve the learning rate", why=why, command=again(plan, number, halved(training)))
+    high = [
+        min(logged[place : place + STAYS]) > JUMP * statistics.median(logged[place - BEFORE : place])
+        for place in range(BEFORE, len(logged) - STAYS + 1)
+    ]
+    if jumps := sum(now and not before for before, now in itertools.pairwise([False, *high])):
+        why = f"the loss jumped {'once' if jumps == 1 else f'{jumps} times'}, and stayed high for a while"
+        yield Advice(what="Halve the learning rate", why=why, command=again(rates(training, 0.5)))
 
 
-def of_data(
-    plan: StagePlan, number: int, counts: dict[str, Any], rows: Sequence[dict[str, Any]], bits: float
-) -> Iterator[Advice]:
+def of_data(again: Again, counts: dict[str, Any], rows: Sequence[dict[str, Any]], bits: float) -> Iterator[Advice]:
     """By the passes over the data, and by what is learned by heart."""
     if counts["epochs"] > MANY_EPOCHS:
         yield Advice(
@@ -106,11 +119,11 @@ def of_data(
         yield Advice(
             what="Deduplicate more, add sources, or set dropout",
             why=f"{bits:.3f} bits per byte held out, {mean:.3f} in training: it learns by heart",
-            command=again(plan, number, "pretrain.dropout=0.1"),
+            command=again({"pretrain.dropout": 0.1}),
         )
 
 
-def of_the_end(plan: StagePlan, number: int, rows: Sequence[dict[str, Any]], counts: dict[str, Any]) -> Iterator[Advice]:
+def of_the_end(again: Again, rows: Sequence[dict[str, Any]], counts: dict[str, Any]) -> Iterator[Advice]:
     """By how the loss moved over the last tenth of the run."""
     logged = [row for row in rows if "loss" in row]
     tenth = len(logged) // 10
@@ -120,7 +133,7 @@ def of_the_end(plan: StagePlan, number: int, rows: Sequence[dict[str, Any]], cou
     fell = 1 - after / before
     if fell > FALLING:
         more = 2 * counts["tokens"]
-        command = again(plan, number, f"pretrain.tokens={more}") if 2 * counts["epochs"] <= MANY_EPOCHS else None
+        command = again({"pretrain.tokens": more}) if 2 * counts["epochs"] <= MANY_EPOCHS else None
         yield Advice(
             what="Train on more tokens" if command else "Train on more tokens, of more code",
             why=f"the loss still fell by {fell:.1%} over the last tenth",
@@ -149,6 +162,7 @@ def of_speed(plan: StagePlan, counts: dict[str, Any], rows: Sequence[dict[str, A
 def of_rounds(
     plan: StagePlan,
     number: int,
+    again: Again,
     training: dict[str, Any],
     bits: float,
     best_before: float | None,
@@ -157,7 +171,6 @@ def of_rounds(
 ) -> Iterator[Advice]:
     """Whether there is another round. changed: whether something is there to be changed in it."""
     gain = None if best_before is None else 1 - bits / best_before
-    double = f"pretrain.learning_rate={2 * training['learning_rate']:g}"
     if number < plan.rounds:
         why = f"round {number} of at least {plan.rounds}"
         if changed:
@@ -166,20 +179,21 @@ def of_rounds(
             yield Advice(
                 what="Train another round, with twice the learning rate",
                 why=f"{why}; nothing speaks against more",
-                command=again(plan, number, double),
+                command=again(rates(training, 2)),
             )
     elif failed:
         yield Advice(what="Train another round, or go back to the data", why="; ".join(failed))
     elif gain is not None and gain > GAIN:
-        yield Advice(what="Train another round", why=f"this one gained {gain:.1%}", command=again(plan, number))
+        yield Advice(what="Train another round, with one more change", why=f"this one gained {gain:.1%}")
     else:
         why = "the rounds are done" if gain is None else f"this round gained {gain:.1%}, less than {GAIN:.0%}"
         yield Advice(what="Go on to the next stage", why=why)
 
 
-def halved(training: dict[str, Any]) -> str:
-    """A setting."""
-    return f"pretrain.learning_rate={training['learning_rate'] / 2:g}"
+def rates(training: dict[str, Any], factor: float) -> dict[str, float]:
+    """The settings of the learning rates times a factor: Muon has one for the matrices of the blocks besides."""
+    names = ["learning_rate", *(["muon_learning_rate"] if training["optimizer"] == "muon" else [])]
+    return {f"pretrain.{name}": training[name] * factor for name in names}
 
 
 def tail(rows: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What came of a round: scores, plan against actual, whether the gate is passed, and what to do next. JSON and HTML."""
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,8 +56,8 @@ class Review(BaseModel):
     round: int
     bits_per_byte: float
     exact_match: float | None
-    valid_bits_per_byte: float | None = Field(
-        description="of the light evaluation in training, which the next stage's floor is"
+    half_bits_per_byte: float | None = Field(
+        None, description="of the first light evaluation from half of the steps on, which is the floor of the next stage there"
     )
     previous: str | None = Field(description="the stage that it is held against")
     previous_bits_per_byte: float | None
@@ -67,9 +68,9 @@ class Review(BaseModel):
     checkpoint: str
     steps: list[Step]
     comparisons: list[Comparison]
-    passed: bool
-    failed_gates: list[str]
-    advice: list[Advice]
+    passed: bool = True
+    failed_gates: list[str] = []
+    advice: list[Advice] = []
 
 
 def review(
@@ -81,57 +82,64 @@ def review(
     gate: Gate,
     previous: float | None,
     earlier: list[float],
+    options: Sequence[str] = (),
 ) -> Review:
     """The review of a round whose training and evaluation stand.
 
     number: of the round. pretrain, evaluate: the stage folders. previous: bits per byte of the stage before. earlier: those of
-    the rounds before.
+    the rounds before. options: of the command line that began it.
     """
     trained, scores = Manifest.read(pretrain), Manifest.read(evaluate).counts
     counts, rows = trained.counts, metrics.read(pretrain)
-    failed = failed_gates(gate, scores, previous)
     best_before = min(earlier, default=None)
-    return Review(
+    found = Review(
         stage=plan.id,
         name=plan.name,
         round=number,
         bits_per_byte=scores["bits_per_byte"],
         exact_match=scores["exact_match"],
-        valid_bits_per_byte=metrics.last(rows, BITS_PER_BYTE),
+        half_bits_per_byte=bits_at_half(counts, rows),
         previous=plan.after,
         previous_bits_per_byte=previous,
         best_before=best_before,
         tokens=counts["tokens"],
         epochs=counts["epochs"],
         stopped=counts["stopped"]["why"] if counts["stopped"] else None,
-        checkpoint=counts["best_checkpoint"] or counts["checkpoint"],
+        checkpoint=counts["checkpoint"],
         steps=steps,
         comparisons=comparisons(plan, counts, rows, pretrain),
-        passed=not failed,
-        failed_gates=failed,
-        advice=advise(plan, number, counts, rows, trained.config, scores["bits_per_byte"], best_before, failed),
     )
+    failed = failed_gates(gate, found, previous)
+    advice = advise(plan, number, counts, rows, trained.config, found.bits_per_byte, best_before, failed, options)
+    return found.model_copy(update={"passed": not failed, "failed_gates": failed, "advice": advice})
+
+
+def bits_at_half(counts: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """Of the first light evaluation from half of the steps on; None if there is none, or if the run ended before."""
+    if counts["stopped"]:
+        return None
+    return next((row[BITS_PER_BYTE] for row in rows if BITS_PER_BYTE in row and 2 * row["step"] >= counts["steps"]), None)
 
 
 def comparisons(plan: StagePlan, counts: dict[str, Any], rows: list[dict[str, Any]], pretrain: Path) -> list[Comparison]:
     """Plan against actual."""
     seconds = metrics.last(rows, "seconds")
     newest = pretrain / counts["checkpoint"]
-    size = sum(path.stat().st_size for path in newest.iterdir()) if newest.is_dir() else None
+    size = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file()) if newest.is_dir() else None
     found = {
         "parameters": ("", plan.parameters, counts["parameters"]),
         "tokens": ("", plan.tokens, counts["tokens"]),
         "tokens/s": ("", plan.tokens_per_second, speed_of(rows)),
         "hours": ("", plan.hours, seconds / 3600 if seconds is not None else None),
-        "memory of a device": ("GB", plan.memory_expected / 1e9, counts["peak_memory_bytes"] / 1e9),
+        "memory of a device": ("GB", plan.memory_counted / 1e9, counts["peak_memory_bytes"] / 1e9),
         "checkpoint": ("MB", plan.checkpoint_bytes / 1e6, size / 1e6 if size is not None else None),
     }
     return [Comparison(name=name, unit=unit, planned=one, actual=other) for name, (unit, one, other) in found.items()]
 
 
-def failed_gates(gate: Gate, scores: dict[str, Any], previous: float | None) -> list[str]:
-    """What the evaluation should have said and did not, in words."""
-    bits, match = scores["bits_per_byte"], scores["exact_match"]
+def failed_gates(gate: Gate, found: Review, previous: float | None) -> list[str]:
+    """What a round should have reached and did not, in words. previous: bits per byte of the stage before."""
+    bits, match = found.bits_per_byte, found.exact_match
     failed = []
     if gate.max_bits_per_byte is not None and bits > gate.max_bits_per_byte:
         failed.append(f"{bits:.3f} bits per byte are more than {gate.max_bits_per_byte:g}")

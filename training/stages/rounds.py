@@ -5,6 +5,7 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from codelm.errors import UserError
 from codelm.stage import Manifest, write_atomically
 from training.plan.plan import Plan, StagePlan, as_json
 from training.stage import OPERATIONAL, differences
-from training.stages.review import Review
+from training.stages.review import Review, failed_gates
 
 STAGES = "stages"
 ROUND, PLAN, PRESET, REVIEW = "round.json", "plan.json", "preset.yaml", "review.json"
@@ -33,6 +34,10 @@ class Identity(BaseModel):
     settings: dict[str, Any]
     init: str | None
     """Where its weights come from."""
+    data: str | None = None
+    """The fingerprint of the tokens that it reads."""
+    options: list[str] = []
+    """Of the command line that began it, for the commands of its review: --config, --shape and each --set."""
 
 
 class Round:
@@ -91,12 +96,21 @@ class Round:
                 f"begin another one with --round {self.number + 1}, or give the settings of this one",
             )
 
-    def begin(self, preset: Preset, init: Path | None, plan: Plan, floor: float | None) -> None:
-        """Records what it is. floor: bits per byte that it has to reach at half of its steps."""
+    def begin(
+        self,
+        preset: Preset,
+        init: Path | None,
+        plan: Plan,
+        floor: float | None,
+        data: str | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        """Records what it is. floor: bits per byte that it has to reach at half of its steps. data, options: of `Identity`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / PLAN, as_json(plan) + "\n")
         self.write_preset(with_floor(preset, floor))
-        write_atomically(self.folder / ROUND, identity_of(preset, init).model_dump_json(indent=2) + "\n")
+        identity = identity_of(preset, init).model_copy(update={"data": data, "options": list(options)})
+        write_atomically(self.folder / ROUND, identity.model_dump_json(indent=2) + "\n")
 
     def go_on(self, preset: Preset) -> None:
         """Takes over the settings that may change on the way."""
@@ -111,9 +125,11 @@ class Round:
 
     @property
     def checkpoint(self) -> Path:
-        """What it hands on: the best of its checkpoints by infilling. Raises UserError if it is gone."""
-        counts = Manifest.read(self.pretrain).counts
-        path: Path = self.pretrain / (counts["best_checkpoint"] or counts["checkpoint"])
+        """What it hands on: its last. Raises UserError if it is gone.
+
+        The best by the light evaluation is one from before the decay now and then, for 64 places tell little.
+        """
+        path: Path = self.pretrain / Manifest.read(self.pretrain).counts["checkpoint"]
         if not path.is_dir():
             raise UserError(f"{path} is gone", f"train another round of stage {self.stage.id}")
         return path
@@ -129,9 +145,13 @@ def identity_of(preset: Preset, init: Path | None) -> Identity:
 
 
 def with_floor(preset: Preset, floor: float | None) -> Preset:
-    """The preset, which ends early if it is worse than the stage before; what it says of that itself counts more."""
-    early = preset.pretrain.watch.early_stop
-    if floor is None or early.floor is not None:
+    """The preset, which ends early if it is worse than the stage before; what it says of that itself counts more.
+
+    A training that is not evaluated on its way has no floor.
+    """
+    watch = preset.pretrain.watch
+    early = watch.early_stop
+    if floor is None or early.floor is not None or not (watch.evaluations or watch.checkpoint_steps):
         return preset
     rule = {"floor": {"score": "bits_per_byte", "value": floor}}
     return preset.with_training(watch={"early_stop": merged(early.model_dump(), rule)})
@@ -147,17 +167,17 @@ def rounds_of(stage: Stage, run: Path) -> list[Round]:
 
 
 def choose(stage: Stage, run: Path, number: int | None) -> Round:
-    """The round that is meant: the one named, or the newest, or the first. Raises UserError if those before it lack."""
+    """The round that is meant: the one named, or the newest, or the first. Raises UserError if those before it lack.
+
+    One that was begun and never finished is no hindrance: there are settings with which no training comes to its end.
+    """
     there = rounds_of(stage, run)
     if number is None:
         return there[-1] if there else Round(stage, 1, run)
-    unfinished = [one.number for one in there if not one.finished and one.number < number]
-    if number > len(there) + 1 or unfinished:
-        wanted = unfinished[0] if unfinished else len(there) + 1
+    following = there[-1].number + 1 if there else 1
+    if number > following:
         raise UserError(
-            f"--round {number}: stage {stage.id} has {counted(len(there), 'round')}"
-            + (", not all finished" if unfinished else ""),
-            f"run --round {wanted} first",
+            f"--round {number}: stage {stage.id} has {counted(len(there), 'round')}", f"run --round {following} first"
         )
     return Round(stage, number, run)
 
@@ -167,17 +187,34 @@ def best(stage: Stage, run: Path) -> Round | None:
     return min((one for one in rounds_of(stage, run) if one.finished), key=lambda one: one.review.bits_per_byte, default=None)
 
 
+def before(config: StagesConfig, stage: Stage, run: Path) -> Round | None:
+    """What a stage is held against: the best round of the stage that it comes after."""
+    return best(config.stage(stage.after), run) if stage.after else None
+
+
+def shut_gate(config: StagesConfig, stage: Stage, run: Path) -> list[str]:
+    """What speaks against going on after a stage, by its gate as it is now and its best round; nothing if it has none."""
+    found, previous = best(stage, run), before(config, stage, run)
+    return failed_gates(stage.gate, found.review, previous.review.bits_per_byte if previous else None) if found else []
+
+
 def check_order(config: StagesConfig, chosen: list[Stage], run: Path) -> None:
-    """Raises UserError if a stage would be held against one that has no result and is not to be trained before it."""
+    """Raises UserError if a stage comes after one that is not to be trained before it and has no result, or a bad one."""
     ids = [stage.id for stage in chosen]
     for stage in chosen:
-        if stage.after is None or stage.after in ids or best(config.stage(stage.after), run):
+        if stage.after is None or stage.after in ids:
             continue
         needed = sorted({*ids, stage.after}, key=[one.id for one in config.stages].index)
-        raise UserError(
-            f"stage {stage.id} comes after stage {stage.after}, which has no finished round in {run}",
-            f"write --stages {','.join(needed)}",
-        )
+        if best(config.stage(stage.after), run) is None:
+            raise UserError(
+                f"stage {stage.id} comes after stage {stage.after}, which has no finished round in {run}",
+                f"write --stages {','.join(needed)}",
+            )
+        if failed := shut_gate(config, config.stage(stage.after), run):
+            raise UserError(
+                f"stage {stage.id} comes after stage {stage.after}, whose gate is not passed ({'; '.join(failed)})",
+                f"train another round of stage {stage.after}, or open its gate in the YAML file",
+            )
 
 
 def read(path: Path, model: type[Model]) -> Model:
