@@ -94,7 +94,8 @@ def main() -> None:
 
 def run_rank() -> None:
     """The same in one of several processes, of which the first speaks, and the one that started them tells errors."""
-    from cli.ranks import LAUNCHED, leads, record
+    from cli.ranks import leads, record
+    from training.engine.ranks import LAUNCHED
 
     if not leads():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends

@@ -17,8 +17,6 @@ import typer
 
 from codelm.errors import UserError
 
-LAUNCHED = "CODELM_LAUNCHED"
-"""Set for processes that `--ranks` has started, whose errors the starting process tells."""
 SECONDS_TO_SAVE = 600
 """How long Ctrl-C waits for the step and its checkpoint before the processes are killed."""
 
@@ -37,11 +35,13 @@ def launched_for(count: int) -> bool:
         return False
     import torch
 
+    from training.engine.ranks import LAUNCHED
+
     if torch.cuda.is_available() and count > torch.cuda.device_count():
         raise UserError(
             f"--ranks {count}: this machine has {torch.cuda.device_count()} GPUs", "give as many ranks, or start torchrun"
         )
-    os.environ |= {LAUNCHED: "1", "PYTHONSAFEPATH": "1"}
+    os.environ |= {LAUNCHED: str(os.getpid()), "PYTHONSAFEPATH": "1"}
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
     launch(count)

@@ -20,7 +20,7 @@ from training.distill_loss import Targets
 from training.distill_model import DistillModel, TaughtSamples
 from training.loop import Loop
 from training.schedule import decay_steps
-from training.stage import LIBRARIES, OPERATIONAL, run_stage
+from training.stage import LIBRARIES, OPERATIONAL, run_stage, spare
 from training.target_cache import TargetCache, room_for
 from training.teacher import Teacher
 
@@ -47,9 +47,13 @@ def distill(
     cache targets of something else; KeyboardInterrupt after Ctrl-C, with a checkpoint written.
     """
     preset = pretrain.budgeted(preset)
+    if preset.pretrain.tokens is None:
+        raise UserError("a distillation is as long as its tokens, not its minutes", "give --tokens")
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
     teacher = checkpoints.given(teacher, "--teacher")
     origin.check_tokenizer(teacher, inputs["tokenizer"], "--teacher", must_be_known=True)
+    if restart:
+        spare(folder, {"--teacher": teacher, "--from": start})
     models = {"teacher": origin.described(teacher)}
     inputs["teacher"] = models["teacher"]["sha256"]
     first = 0
@@ -154,6 +158,8 @@ def first_taught_step(preset: Preset, first: int) -> int:
 
 def stable_checkpoint(folder: Path) -> Path:
     """The newest checkpoint of a pretraining before its learning rate begins to fall. Raises UserError if there is none."""
+    if not (folder / PRESET).is_file():
+        raise UserError(f"{folder} holds no pretraining", "pretrain first, or give --student or --from")
     preset, budget = load_preset(str(folder / PRESET)), Budget.read(folder)
     decay = decay_steps(budget.steps, preset.pretrain) if budget else 0
     stable = [path for path in found(folder) if budget and step_of(path) <= budget.steps - decay]

@@ -180,8 +180,7 @@ class Loop:
         """What dropout draws is a function of the seed, the step and the micro-batch, so that a resumed run draws the same."""
         if self.drops_out:
             world = self.engine.world
-            number = (step * self.accumulation + place) * world.count + world.rank
-            torch.manual_seed(zlib.crc32(f"{self.config.seed}/{number}".encode()))
+            torch.manual_seed(zlib.crc32(f"{self.config.seed}/{step}/{place * world.count + world.rank}".encode()))
 
 
 def sum_of(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -24,7 +24,7 @@ from codelm.run_folder import step_of
 from codelm.stage import MANIFEST, Manifest, Stage
 from training import adapter, checkpoint, origin, pretrain
 from training.engine.ranks import Ranks
-from training.stage import LIBRARIES, OPERATIONAL, run_stage
+from training.stage import LIBRARIES, OPERATIONAL, run_stage, spare
 
 ADAPTER, GGUF, MERGED = "adapter", "adapter.gguf", "merged"
 TRAINING: dict[str, Any] = {
@@ -71,6 +71,8 @@ def lora(
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
     origin.check_tokenizer(base, inputs["tokenizer"], "--base", must_be_known=True)
     check_weights_fit(base, preset.model)
+    if restart:
+        spare(folder, {"--base": base})
     models = {"base": origin.described(base)}
     inputs["base"] = models["base"]["sha256"]
     ranks = Ranks()
@@ -106,7 +108,7 @@ def lora(
 
     def reopen() -> None:
         """What was trained but not merged goes on from the end of its training."""
-        if merge and (folder / MANIFEST).exists() and not (folder / MERGED).exists():
+        if merge and stage.done() and not (folder / MERGED).exists():
             (folder / MANIFEST).unlink()
 
     ranks.first(reopen)

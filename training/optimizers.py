@@ -154,6 +154,8 @@ def keep_average(optimizer: torch.optim.Optimizer, decay: float) -> None:
 
     @torch.no_grad()
     def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if (overflow := getattr(optimizer, "found_inf", None)) is not None and overflow.item():
+            return  # a fused optimiser is called for steps that are left out, too
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 state = optimizer.state[parameter]
@@ -171,6 +173,11 @@ def averages(moments: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, tor
     As Adam's moments they begin at zero, and are divided by the sum of the weights (arXiv 1412.6980, section 3).
     """
     return {name: state[AVERAGE] / state[WEIGHT].clamp(min=1e-12) for name, state in moments.items() if AVERAGE in state}
+
+
+def without_averages(moments: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, dict[str, torch.Tensor]]:
+    """What an optimiser remembers but for the averages: of a run that goes on without one, which would grow old."""
+    return {name: {key: state[key] for key in state.keys() - {AVERAGE, WEIGHT}} for name, state in moments.items()}
 
 
 POLAR_EXPRESS = (

@@ -13,6 +13,7 @@ from codelm.run_folder import MODELS, PRESET, STATE, found, step_of
 from codelm.stage import MANIFEST, Manifest, file_sha256
 from codelm.tokenizer import FILE as TOKENIZER_FILE
 from training.budget import Budget
+from training.schedule import learning_rate_share
 
 OF_ONE_RUN = {"tokens": None, "minutes": None, "watch": {"early_stop": {"plateau": None, "divergence": None, "floor": None}}}
 """What is not taken over from the training of a checkpoint: how long it was to be, and what would have ended it."""
@@ -74,17 +75,19 @@ def exported_as(path: Path) -> str | None:
 def continued(start: Path, tokens: int | None) -> Preset:
     """The preset of a pretraining that goes on from one of its checkpoints.
 
-    tokens: for how long the learning rate is to fall from here on; None: to the end that the pretraining had, by its own
-    schedule. Raises UserError if `start` is no checkpoint of a pretraining.
+    tokens: for how long the learning rate is to fall from here on, from where it stands; None: to the end that the pretraining
+    had, by its own schedule. Raises UserError if `start` is no checkpoint of a pretraining.
     """
     if not (start.parent / PRESET).is_file() or start not in found(start.parent):
         raise UserError(f"{start} is no checkpoint in the folder of its training", "give --from one that is")
     preset = load_preset(str(start.parent / PRESET))
-    first, per_step = step_of(start), tokens_per_step(preset)
+    first, per_step, budget = step_of(start), tokens_per_step(preset), Budget.read(start.parent)
     if tokens is not None:
         steps = first + Budget.of_tokens(tokens, per_step).steps
-        return preset.with_training(tokens=steps * per_step, schedule="wsd", decay_share=(steps - first) / steps)
-    budget = Budget.read(start.parent)
+        share = learning_rate_share(first - 1, budget.steps, preset.pretrain) if budget and first else 1.0
+        rates = {name: share * getattr(preset.pretrain, name) for name in ("learning_rate", "muon_learning_rate")}
+        falls = {"schedule": "wsd", "decay_share": (steps - first) / steps}
+        return preset.with_training(tokens=steps * per_step, **falls, **(rates if 0 < share < 1 else {}))
     if budget is None:
         raise UserError(f"{start.parent} does not tell how long its training was to be", "give --tokens")
     return preset.with_training(tokens=budget.steps * per_step)
@@ -98,6 +101,19 @@ def taken_up(start: Path, preset: Preset, tokenizer: str) -> str:
     """
     check_tokenizer(start, tokenizer, "--from", must_be_known=True)
     check_weights_fit(start, preset.model)
+    if preset.pretrain.tokens is None:
+        raise UserError("what goes on from a checkpoint is as long as its tokens, not its minutes", "give --tokens")
+    before = load_preset(str(start.parent / PRESET))
+    for name, was, is_ in (
+        ("pretrain.optimizer", before.pretrain.optimizer, preset.pretrain.optimizer),
+        ("pretrain.batch_size", before.pretrain.batch_size, preset.pretrain.batch_size),
+        ("model.context_length", before.model.context_length, preset.model.context_length),
+    ):
+        if was != is_:
+            raise UserError(
+                f"{name} was {was} in the training of {start}, whose optimiser and place in the data go on",
+                f"leave it so, or begin afresh with --init {start}",
+            )
     first, steps = step_of(start), steps_of(preset)
     if first >= steps:
         raise UserError(

@@ -8,7 +8,6 @@ from typing import Any
 from codelm import checkpoints
 from codelm.config.preset import Preset
 from codelm.corpus.tokens import open_shard
-from codelm.errors import UserError
 from codelm.models import build_model, check_weights_fit, flops_per_token, load_model, parameter_count
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage
@@ -20,7 +19,7 @@ from training.data import PackedSamples
 from training.engine import Engine, LossModel, Objective
 from training.loop import Loop
 from training.optimizers import build_optimizer
-from training.stage import LIBRARIES, OPERATIONAL, run_stage
+from training.stage import LIBRARIES, OPERATIONAL, run_stage, spare
 
 
 def pretrain(
@@ -54,11 +53,8 @@ def pretrain(
         check_weights_fit(init, preset.model)
         models["init"] = origin.described(init)
         inputs["init"] = models["init"]["sha256"]
-    for checkpoint, option in ((init, "--init"), (start, "--from")):
-        if restart and checkpoint and checkpoint.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"--restart would throw away {checkpoint}, which {option} begins with", "give another folder with --out"
-            )
+    if restart:
+        spare(folder, {"--init": init, "--from": start})
     if start is not None:
         inputs["from"] = origin.taken_up(start, budgeted(preset), inputs["tokenizer"])
         models["from"] = origin.described(start)

@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,14 +59,33 @@ def run_stage(
 def begin(stage: Stage, preset: Preset, restart: bool, models: Mapping[str, Mapping[str, Any]]) -> Manifest | None:
     """Makes the folder ready to be trained in; the manifest, if there is nothing left to train."""
     if restart:
-        shutil.rmtree(stage.folder, ignore_errors=True)
+        throw_away(stage.folder)
     if manifest := stage.done():
         return manifest
     claim(stage)
+    for unfinished in stage.folder.glob(".checkpoint-*.partial"):  # of a process that was killed while it wrote one
+        shutil.rmtree(unfinished)
     write_atomically(stage.folder / PRESET, yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False))
     if models:
         write_atomically(stage.folder / MODELS, json.dumps(models, indent=2) + "\n")
     return None
+
+
+def throw_away(folder: Path) -> None:
+    """Deletes a training. Raises UserError if the folder holds anything else."""
+    if folder.exists() and not (folder / SETTINGS).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--restart throws a training away, and {folder} is none", "give another folder with --out")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def spare(folder: Path, given: Mapping[str, Path | None]) -> None:
+    """Raises UserError if throwing a training away would take along a checkpoint that was given for the new one.
+
+    given: option → checkpoint.
+    """
+    for option, path in given.items():
+        if path and path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"--restart would throw away {path}, which {option} names", "give another folder with --out")
 
 
 def claim(stage: Stage) -> None:

@@ -117,7 +117,7 @@ class Watcher:
         """Model FLOPs utilisation: the model's products over what all ranks could do (arXiv 2204.02311, appendix B)."""
         if not self.peak or not self.flops_per_token:
             return {}
-        return {"mfu": round(self.flops_per_token * tokens_per_second / (self.peak.flops * self.engine.ranks), 4)}
+        return {"mfu": round(self.flops_per_token * tokens_per_second / (self.peak.flops * self.engine.world.count), 4)}
 
     @property
     def stop(self) -> Stop | None:
@@ -172,13 +172,14 @@ class Watcher:
             seconds, overhead = self.clock.next_lap()
             tokens = (self.done - self.logged) * self.budget.tokens_per_step
             self.logged = self.done
+            norm = float(step.gradient_norm)
             self.write(
                 loss=loss,
                 **{f"loss_{kind}": by_kind[i] / counts[i] for i, kind in enumerate(KINDS) if counts[i]},
                 **{name: value / max(sum(counts), 1) for name, value in zip(self.engine.extras, extras, strict=True) if value},
                 bits_per_byte=sum(by_kind) / math.log(2) / max(label_bytes, 1),
                 learning_rate=self.config.learning_rate * step.learning_rate_share,
-                gradient_norm=float(step.gradient_norm),
+                **({"gradient_norm": norm} if math.isfinite(norm) else {}),  # float16 leaves such steps out
                 batch_crc32=step.checksum,
                 tokens_per_second=round(tokens / seconds, 1),
                 **self.mfu(tokens / seconds),

@@ -60,6 +60,33 @@ def test_with_tokens_the_rate_falls_over_them(trunk: Path, tokens_dir: Path, tok
     assert {path: path.read_bytes() for path in trunk.rglob("*") if path.is_file()} == before
 
 
+def test_the_rate_falls_from_where_it_stood(tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path, wsd: Preset) -> None:
+    cosine = wsd.with_training(schedule="cosine", watch={"checkpoint_steps": 10, "keep_checkpoints": 9})
+    pretrain(tmp_path / "cosine", cosine, tokens_dir, tokenizer_dir)
+    start = tmp_path / "cosine" / "checkpoint-10"
+    pretrain(tmp_path / "branch", continued(start, 4 * TOKENS_PER_STEP), tokens_dir, tokenizer_dir, start=start)
+    before, after = (rows(tmp_path / name) for name in ("cosine", "branch"))
+    assert after[0]["learning_rate"] == pytest.approx(before[9]["learning_rate"])
+    assert after[0]["learning_rate"] < 0.7 * cosine.pretrain.learning_rate
+    assert after[-1]["learning_rate"] < after[0]["learning_rate"] / 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": "muon"}, "pretrain.optimizer was adamw"),
+        ({"batch_size": 8}, "pretrain.batch_size was 4"),
+        ({"minutes": 1.0}, "not its minutes; give --tokens"),
+    ],
+)
+def test_a_branch_takes_up_the_optimiser_and_the_place_in_the_data(
+    trunk: Path, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    start = found(trunk)[0]
+    with pytest.raises(UserError, match=said):
+        pretrain(tmp_path / "branch", continued(start, None).with_training(**change), tokens_dir, tokenizer_dir, start=start)
+
+
 def test_what_it_begins_with_is_not_thrown_away(trunk: Path, tokens_dir: Path, tokenizer_dir: Path) -> None:
     start = found(trunk)[0]
     with pytest.raises(UserError, match="--restart would throw away"):

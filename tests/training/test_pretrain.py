@@ -59,6 +59,22 @@ def test_restart_throws_the_old_run_away(train: Train, finished: Path) -> None:
     assert not (finished / "stray").exists()
 
 
+def test_restart_throws_nothing_else_away(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    with pytest.raises(UserError, match=r"--restart throws a training away, and .* is none; give another folder with --out"):
+        train(tmp_path, restart=True)
+    assert (tmp_path / "corpus").is_dir()
+    (tmp_path / "empty").mkdir()
+    assert train(tmp_path / "empty", restart=True).counts["steps"] == 3
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(train: Train, tmp_path: Path) -> None:
+    half = tmp_path / "run" / ".checkpoint-2.partial"
+    half.mkdir(parents=True)
+    train(tmp_path / "run")
+    assert not half.exists()
+
+
 def test_restart_with_data_that_there_is_not_throws_nothing_away(train: Train, finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     with pytest.raises(UserError, match=r"a factor of data\.mixture fits no document"):

@@ -147,8 +147,12 @@ def test_ranks_share_sequences(start_all: Start, rows: Rows, tmp_path: Path) -> 
         ("apart", "fsdp2", split | {"attention": "sdpa"}),
         ("apart", "zero3", split | {"gradient_checkpointing": True}),
     ]
+    evaluated = {"log_every": 1, "evaluations": 4, "evaluation_tokens": 64, "evaluation_places": 0}  # which must leave no trace
     jobs = [
-        (tmp_path / f"{name}-{strategy}", settings(strategy, 8, engine=engine, data={"document_mask": name == "apart"}))
+        (
+            tmp_path / f"{name}-{strategy}",
+            settings(strategy, 8, engine=engine, data={"document_mask": name == "apart"}, watch=evaluated),
+        )
         for name, strategy, engine in pairs
     ]
     start_all(alone).finish()

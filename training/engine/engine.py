@@ -1,6 +1,7 @@
 """What the loop needs of a model and its optimiser, on whatever computes them."""
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.engine.precision import autocast, precision_of, why_not_compilable
 from training.engine.ranks import Ranks
 from training.engine.sequence import SharedSequence
 from training.engine.strategy import Replicated, Strategy
+from training.optimizers import without_averages
 
 COMPILED: dict[StrategyName, Compiled] = {"single": "whole", "ddp": "whole", "zero2": "whole", "fsdp2": "blocks"}
 """What can be compiled: gathering weights breaks a graph, between blocks (FSDP2) or in every module (ZeRO-3)."""
@@ -55,10 +57,11 @@ class Engine:
     ) -> None:
         settings = config.engine
         self.world = Ranks()
-        self.accelerator = Accelerator(cpu=self.world.count > 1 and not torch.cuda.is_available())
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         if self.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which transformers loads, warns if it has to guess
         self.precision = precision_of(settings.precision)
+        self.keeps_average = config.ema is not None
         self.model = model
         name = strategy_of(settings, self.world.count)
         self.why_not_compiled = self._why_not_compiled(config, name)
@@ -185,10 +188,11 @@ class Engine:
         if self.strategy.cuts_weights:
             weights = self.strategy.weights(everywhere=True)
             with self.device:
-                copy = type(self.model)(self.model.config)
-            copy.load_state_dict(weights, strict=False)
-            copy.set_attn_implementation("sdpa")
-            yield copy.eval()
+                # the layers of a model read how to attend from its configuration
+                whole = type(self.model)(copy.deepcopy(self.model.config))
+            whole.load_state_dict(weights, strict=False)
+            whole.set_attn_implementation("sdpa")
+            yield whole.eval()
             return
         attention_before = self.model.config._attn_implementation
         self.model.set_attn_implementation("sdpa")
@@ -208,7 +212,8 @@ class Engine:
     def restore(self, path: Path) -> int:
         """Loads a checkpoint on every rank; returns the steps done."""
         state = checkpoint.read(path, self.model)
-        self.strategy.load(state.weights, state.moments)
+        moments = state.moments if self.keeps_average else without_averages(state.moments)
+        self.strategy.load(state.weights, moments)
         if state.loss_scale is not None:
             self.strategy.loss_scale = state.loss_scale
         self._begin_at(state.step)

@@ -14,6 +14,8 @@ from codelm.errors import UserError
 T = TypeVar("T")
 ENDS_WITH = "CODELM_ENDS_WITH"
 """The environment's name for the process without which a training is to end, at the end of its step: it waits for it."""
+LAUNCHED = "CODELM_LAUNCHED"
+"""The environment's name for the process that has started this one with others by `--ranks`, and that tells of its errors."""
 BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
@@ -26,7 +28,7 @@ class Ranks:
     def __init__(self) -> None:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        self._parent = os.getppid()
+        self._parent = int(os.environ.get(LAUNCHED, os.getppid()))
         self._ends_with = int(os.environ.get(ENDS_WITH, "0"))
         if self.count > 1:
             connect()

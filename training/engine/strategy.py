@@ -88,8 +88,12 @@ class Replicated(Strategy):
         self.accelerator = accelerator
         self.device = torch.device(accelerator.device)
         self.precision = precision
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.scaler = self.fresh_scaler()
         self.module = self.spread(loss_model)
+
+    def fresh_scaler(self) -> torch.amp.GradScaler:
+        """What scales losses in float16, and does nothing in wider formats."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def spread(self, loss_model: LossModel) -> torch.nn.Module:
         """The model on this rank's device, in touch with the other ranks."""
@@ -152,6 +156,7 @@ class Replicated(Strategy):
 
     def forget(self) -> None:
         clear(self.optimizer)
+        self.scaler = self.fresh_scaler()
 
     @property
     def loss_scale(self) -> LossScale | None:
