@@ -71,8 +71,11 @@ def stages(
         raise UserError(f"{run} has no corpus to evaluate on", f"make it with `codelm corpus build … --run {run}`")
     here = configuration(config, None, stages, settings, "here", devices or gpus())
     chosen = here.chosen(stages)
-    options = [f"--config {shlex.quote(config)}"] if config != DEFAULT else []
+    options = [f"--run {shlex.quote(str(run))}"]
+    options += [f"--config {shlex.quote(config)}"] if config != DEFAULT else []
     options += [f"--shape {shape}"] if shape != "budget" else []
+    options += [f"--resume-from {shlex.quote(str(resume_from))}"] if resume_from else []
+    options += [f"--devices {devices}"] if devices else []
     options += [f"--set {shlex.quote(setting)}" for setting in settings or []]
     with lock(run / "stages"):
         resume_from = read_back(resume_from, run) if resume_from else None
@@ -96,7 +99,7 @@ def refused_now_or_never(
     from training.stages.rounds import check_order, choose
 
     check_order(config, chosen, run)
-    check_shapes(config, chosen, shape)
+    check_shapes(config, chosen, shape, run, resume_from is not None)
     rounds = [choose(stage, run, number) for stage in chosen]
     for place, one in enumerate(rounds):
         init = resume_from if place == 0 else None
@@ -114,13 +117,19 @@ def refused_now_or_never(
     return rounds
 
 
-def check_shapes(config: "StagesConfig", chosen: list["Stage"], shape: Any) -> None:
-    """Raises UserError if a stage is to go on with weights that cannot be its own."""
-    from training.plan.checks import check_continued
+def check_shapes(config: "StagesConfig", chosen: list["Stage"], shape: Any, run: Path | None, resumed: bool) -> None:
+    """Raises UserError if a stage is to go on with weights that cannot be its own: of the round there is, or is to be.
 
-    for stage in chosen:
+    resumed: whether the first of the stages begins with other weights.
+    """
+    from training.plan.checks import check_continued
+    from training.stages.rounds import before
+
+    for stage in chosen[resumed:]:
         if stage.continues and stage.after:
-            check_continued(stage, config.stage(stage.after), shape)
+            earlier = config.stage(stage.after)
+            there = before(config, stage, run) if run and earlier not in chosen else None
+            check_continued(stage, earlier, (there.preset if there else earlier.resolved(shape)).model, shape)
 
 
 def data_of(run: Path) -> str:
@@ -134,7 +143,7 @@ def show_plan(config: "StagesConfig", chosen: list["Stage"], shape: Any, run: Pa
     """The dry run."""
     from training.plan.plan import make_plan
 
-    check_shapes(config, chosen, shape)
+    check_shapes(config, chosen, shape, run, resumed=False)
     write(make_plan(config.description, chosen, shape, run, measured=False), "text", None)
     typer.echo("\nNothing has been trained; --execute does it, with --run RUN.")
 
@@ -241,7 +250,7 @@ def train(one: "Round", run: Path) -> None:
             code = process.wait()
         finally:
             signal.signal(signal.SIGTERM, handler)
-    if asked and code == 0:  # it was at its end
+    if asked and code in (0, -signal.SIGTERM):  # it was at its end, or at its very beginning
         raise typer.Exit(INTERRUPTED)
     if code < 0:
         raise UserError(

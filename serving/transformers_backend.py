@@ -225,7 +225,8 @@ class Transformers:
     def close(self) -> None:
         """Frees the memory; the object is of no use afterwards. May be called again."""
         self._model, self._kv = None, torch.empty(0)
-        torch.set_num_threads(self._threads_before)
+        if self._device.type == "cpu":
+            torch.set_num_threads(self._threads_before)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -177,7 +177,9 @@ def averages(moments: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, tor
 
 def without_averages(moments: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, dict[str, torch.Tensor]]:
     """What an optimiser remembers but for the averages: of a run that goes on without one, which would grow old."""
-    return {name: {key: state[key] for key in state.keys() - {AVERAGE, WEIGHT}} for name, state in moments.items()}
+    dropped = (AVERAGE, WEIGHT)
+    # their order stays: ranks gather them one by one, all in the same
+    return {name: {key: value for key, value in state.items() if key not in dropped} for name, state in moments.items()}
 
 
 POLAR_EXPRESS = (

@@ -13,10 +13,14 @@ from codelm.run_folder import MODELS, PRESET, STATE, found, step_of
 from codelm.stage import MANIFEST, Manifest, file_sha256
 from codelm.tokenizer import FILE as TOKENIZER_FILE
 from training.budget import Budget
-from training.schedule import learning_rate_share
+from training.schedule import learning_rate_share, warmup_steps
 
 OF_ONE_RUN = {"tokens": None, "minutes": None, "watch": {"early_stop": {"plateau": None, "divergence": None, "floor": None}}}
 """What is not taken over from the training of a checkpoint: how long it was to be, and what would have ended it."""
+
+
+ALL_BUT_GONE = 0.02
+"""A share of the peak learning rate with which a training learns next to nothing."""
 
 
 def check_tokenizer(path: Path, tokenizer: str, option: str, must_be_known: bool) -> None:
@@ -76,7 +80,7 @@ def continued(start: Path, tokens: int | None) -> Preset:
     """The preset of a pretraining that goes on from one of its checkpoints.
 
     tokens: for how long the learning rate is to fall from here on, from where it stands; None: to the end that the pretraining
-    had, by its own schedule. Raises UserError if `start` is no checkpoint of a pretraining.
+    had, by its own schedule. Raises UserError if `start` is no checkpoint of a pretraining, or if its rate has fallen already.
     """
     if not (start.parent / PRESET).is_file() or start not in found(start.parent):
         raise UserError(f"{start} is no checkpoint in the folder of its training", "give --from one that is")
@@ -84,10 +88,17 @@ def continued(start: Path, tokens: int | None) -> Preset:
     first, per_step, budget = step_of(start), tokens_per_step(preset), Budget.read(start.parent)
     if tokens is not None:
         steps = first + Budget.of_tokens(tokens, per_step).steps
-        share = learning_rate_share(first - 1, budget.steps, preset.pretrain) if budget and first else 1.0
+        share = learning_rate_share(first - 1, budget.steps, preset.pretrain) if budget else 1.0
+        if budget and first <= warmup_steps(budget.steps, preset.pretrain):
+            share = 1.0  # it goes on to rise
+        if share < ALL_BUT_GONE:
+            raise UserError(
+                f"the learning rate of {start} has fallen to {share:.1%} of its peak: there is nothing left to fall",
+                f"give --from a checkpoint from before that, or begin afresh with --init {start}",
+            )
         rates = {name: share * getattr(preset.pretrain, name) for name in ("learning_rate", "muon_learning_rate")}
         falls = {"schedule": "wsd", "decay_share": (steps - first) / steps}
-        return preset.with_training(tokens=steps * per_step, **falls, **(rates if 0 < share < 1 else {}))
+        return preset.with_training(tokens=steps * per_step, **falls, **(rates if share < 1 else {}))
     if budget is None:
         raise UserError(f"{start.parent} does not tell how long its training was to be", "give --tokens")
     return preset.with_training(tokens=budget.steps * per_step)

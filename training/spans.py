@@ -27,9 +27,14 @@ def draw_span(
     A middle that begins a line holds its indentation or not, by `config.indent_in_middle`: an editor asks at both places.
     """
     whole = text if ends else text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
+
+    def closed(span: Span) -> Span:
+        """A node, unless it may go on behind the cut."""
+        return span if ends or span is None or span[1] < len(whole.rstrip()) else None
+
     kinds: dict[str, Callable[[], Span]] = {
         "character": lambda: character_span(text, random, ends),
-        "ast": lambda: syntax_span(whole, language, random),
+        "ast": lambda: closed(syntax_span(whole, language, random)),
         "line": lambda: line_span(whole, random),
         "block": lambda: block_span(whole, random),
         "empty": lambda: empty_span(text, random, ends),

@@ -72,8 +72,9 @@ def begin(stage: Stage, preset: Preset, restart: bool, models: Mapping[str, Mapp
 
 
 def throw_away(folder: Path) -> None:
-    """Deletes a training. Raises UserError if the folder holds anything else."""
-    if folder.exists() and not (folder / SETTINGS).exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Deletes a training. Raises UserError if the path holds anything else."""
+    is_one = (folder / SETTINGS).exists() or not folder.exists()
+    if not is_one and not (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
         raise UserError(f"--restart throws a training away, and {folder} is none", "give another folder with --out")
     shutil.rmtree(folder, ignore_errors=True)
 

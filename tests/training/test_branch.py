@@ -1,5 +1,6 @@
 """A decay that branches off a training whose learning rate stays up."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
 from codelm.run_folder import found
 from training import metrics
+from training.budget import Budget
 from training.origin import continued
 from training.pretrain import pretrain
 
@@ -85,6 +87,14 @@ def test_a_branch_takes_up_the_optimiser_and_the_place_in_the_data(
     start = found(trunk)[0]
     with pytest.raises(UserError, match=said):
         pretrain(tmp_path / "branch", continued(start, None).with_training(**change), tokens_dir, tokenizer_dir, start=start)
+
+
+def test_a_rate_that_has_fallen_cannot_fall(trunk: Path, tmp_path: Path) -> None:
+    shutil.copytree(trunk, tmp_path / "long")
+    Budget(steps=200, tokens=200 * TOKENS_PER_STEP, tokens_per_step=TOKENS_PER_STEP).write(tmp_path / "long")
+    (tmp_path / "long" / f"checkpoint-{STEPS}").rename(tmp_path / "long" / "checkpoint-200")
+    with pytest.raises(UserError, match=r"has fallen to 1\.2% of its peak: there is nothing left to fall"):
+        continued(tmp_path / "long" / "checkpoint-200", TOKENS_PER_STEP)
 
 
 def test_what_it_begins_with_is_not_thrown_away(trunk: Path, tokens_dir: Path, tokenizer_dir: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from codelm.config.preset import Preset
 from codelm.models import build_model, load_model
-from training.optimizers import Muon, adamw, averages, build_optimizer, keep_average, orthogonalized
+from training.optimizers import Muon, adamw, averages, build_optimizer, keep_average, orthogonalized, without_averages
 
 
 def test_norms_do_not_decay(tiny_preset: Preset) -> None:
@@ -121,6 +121,14 @@ def test_the_average_of_the_weights(tiny_preset: Preset) -> None:
         values.append(parameter.detach().clone())
     expected = (values[0] + 2 * values[1] + 4 * values[2]) / 7
     assert torch.allclose(averages({"x": optimizer.state[parameter]})["x"], expected)
+
+
+def test_without_averages_the_rest_keeps_its_order() -> None:
+    """Ranks gather what they remember one by one: in another order they would mix it up."""
+    state = {
+        name: torch.zeros(1) for name in ("step", "average", "exp_avg", "exp_avg_sq", "average_weight", "momentum", "other")
+    }
+    assert list(without_averages({"x": state})["x"]) == ["step", "exp_avg", "exp_avg_sq", "momentum", "other"]
 
 
 def test_the_average_is_saved_beside_the_weights_and_goes_on(start: Callable[..., Any], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from codelm.stage import Manifest
 from training import metrics
 from training.plan.plan import Plan, StagePlan, make_plan
 from training.stages.advice import advise
-from training.stages.review import Review, Step, failed_gates, page, review
+from training.stages.review import Review, Step, bits_at_half, failed_gates, page, review
 from training.stages.rounds import REVIEW, Round, best, check_order, choose, rounds_of, shut_gate
 
 TINY = str(Path(__file__).parent.parent / "fixtures" / "tiny.yaml")
@@ -162,10 +162,15 @@ def test_plan_and_actual_of_a_real_run(finished: Review, run: Path, plan: Plan) 
     assert compared["memory of a device"].actual
     assert finished.passed
     assert finished.bits_per_byte == Manifest.read(run / "evaluate").counts["bits_per_byte"]
-    steps = Manifest.read(run / "pretrain").counts["steps"]
-    evaluated = [row for row in metrics.read(run / "pretrain") if metrics.BITS_PER_BYTE in row]
-    assert finished.half_bits_per_byte == next(row for row in evaluated if row["step"] >= steps / 2)[metrics.BITS_PER_BYTE]
-    assert finished.half_bits_per_byte > evaluated[-1][metrics.BITS_PER_BYTE]
+    assert finished.half_bits_per_byte == metrics.last(metrics.read(run / "pretrain"), metrics.BITS_PER_BYTE), "the only one"
+
+
+def test_what_a_run_was_worth_when_half_of_it_was_over() -> None:
+    rows = [{"step": step, metrics.BITS_PER_BYTE: 4 - step / 100} for step in (40, 120, 200)]
+    assert bits_at_half({"steps": 200, "stopped": None}, [{"step": 100, "loss": 1.0}, *rows]) == pytest.approx(2.8)
+    assert bits_at_half({"steps": 240, "stopped": None}, rows) == pytest.approx(2.8)
+    assert bits_at_half({"steps": 200, "stopped": {"rule": "plateau"}}, rows) is None
+    assert bits_at_half({"steps": 200, "stopped": None}, rows[:1]) is None
 
 
 def test_the_page(finished: Review, run: Path, html_page: Any) -> None:
@@ -232,10 +237,12 @@ def test_what_to_do_next(plan: Plan) -> None:
     noisy = [3.0, 3.0, 4.0, 4.0] * 10
     assert advised(one, loss=noisy)[0][0] == "Train another round, with twice the learning rate", "batches differ"
     assert advised(one, optimizer="muon")[0][1] == command(2, f"{double} --set pretrain.muon_learning_rate=0.04")
-    options = ["--config mine.yaml", "--set pretrain.learning_rate=0.004", "--set pretrain.clip=2"]
-    assert advised(one, options=options)[0][1] == f"{command(2)} --config mine.yaml --set {double} --set pretrain.clip=2"
     falling = [4 - step / 20 for step in range(40)]
     assert advised(one, loss=falling)[0] == ("Train on more tokens", command(2, "pretrain.tokens=2000"))
+    options = ["--run runs/mine", "--set pretrain.learning_rate=0.004", "--set pretrain.minutes=5"]
+    assert advised(one, options=options)[0][1] == f"{command(2)} --run runs/mine --set {double} --set pretrain.minutes=5"
+    falls = advised(one, options=options, loss=falling)[0][1]
+    assert falls == f"{command(2)} {options[0]} {options[1]} --set pretrain.tokens=2000", "tokens in place of minutes"
     assert advised(one, loss=falling, epochs=3)[0] == ("Train on more tokens, of more code", None)
     assert advised(one, epochs=5)[0] == ("Add sources to the corpus", None)
     assert advised(one, epochs=2, bits=2.5)[0] == (

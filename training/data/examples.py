@@ -39,7 +39,7 @@ def fim_piece(
         text = data.decode()
     except UnicodeDecodeError:
         return as_it_is
-    span = draw_span(text, config, random, language, ends=int(piece.ids[-1]) == tokenizer.fim.endoftext)
+    span = draw_span(text, config, random, language, ends=tokenizer.fim.endoftext in piece.ids[-1:])
     order = fim.Order.SPM if random.random() < config.spm_rate else fim.Order.PSM
     if span is None:
         return as_it_is

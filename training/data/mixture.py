@@ -20,7 +20,7 @@ class Source(NamedTuple):
     documents: npt.NDArray[np.int64]
     """their numbers in the shard"""
     share: float
-    """of all samples"""
+    """of all that is read"""
 
 
 def sources(shard: TokenShard, config: MixtureConfig) -> list[Source]:

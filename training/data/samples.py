@@ -49,8 +49,8 @@ class Reading:
         """first: the number of the first packing, by which their random streams are told apart."""
         self.fim = fim
         self.packings: list[Packing] = []
-        kinds, texts = [], []
-        for source in sources(shard, mixture):
+        kinds, texts, read = [], [], sources(shard, mixture)
+        for source in read:
             for share, repositories in ((1 - config.repo_share, False), (config.repo_share, True)):
                 if share:
                     number = first + len(self.packings)
@@ -61,7 +61,8 @@ class Reading:
                         self.packings.append((BestFitPacking if config.packing == "best_fit" else StreamPacking)(*given))
                     kinds.append(repositories)
                     # a source's share is one of the text, and windows with more padding hold less of it
-                    texts.append(source.share / (1 - self.packings[-1].cut().padding))
+                    padding = self.packings[-1].cut().padding if len(read) > 1 else 0.0
+                    texts.append(source.share / (1 - padding))
         of_kind = (1 - config.repo_share, config.repo_share)
         whole = [sum(text for text, kind in zip(texts, kinds, strict=True) if kind == which) for which in (False, True)]
         self.turns = Turns([of_kind[kind] * text / whole[kind] for kind, text in zip(kinds, texts, strict=True)])

@@ -34,9 +34,9 @@ def check_engine(preset: Preset, ranks: int, device: str) -> None:
         raise error
 
 
-def check_continued(stage: Stage, before: Stage, shape: Shape) -> None:
-    """Raises UserError if a stage cannot go on with the weights of the one before: what they mean depends on the shape."""
-    ours, theirs = stage.resolved(shape).model, before.resolved(shape).model
+def check_continued(stage: Stage, before: Stage, theirs: ModelConfig, shape: Shape) -> None:
+    """Raises UserError if a stage cannot go on with the weights of the one before, a model like `theirs`."""
+    ours = stage.resolved(shape).model
     names = ("architecture", *WEIGHT_SETTINGS.values())
     differing = [
         f"{name} {getattr(theirs, name)} → {getattr(ours, name)}"

@@ -91,13 +91,8 @@ class StagePlan(BaseModel):
     warnings: list[str]
 
     @property
-    def memory_expected(self) -> int:
-        """What is measured, or else what is estimated."""
-        return self.memory_measured or self.memory_estimated
-
-    @property
     def memory_counted(self) -> int:
-        """The same, of what a training counts: on a GPU, what is taken before a tensor is made is no part of it."""
+        """What is measured, or else estimated, of what a training counts: on a GPU, what tensors take."""
         return self.memory_measured or self.memory_estimated - self.memory_reserved
 
 

@@ -34,7 +34,7 @@ class Advice(BaseModel):
 
     what: str
     why: str
-    command: str | None = Field(None, description="that does it, without the run folder")
+    command: str | None = Field(None, description="that does it")
 
 
 def advise(
@@ -72,6 +72,8 @@ def advise(
 def another_round(plan: StagePlan, number: int, options: Sequence[str], settings: Mapping[str, Any]) -> str:
     """The command of another round: that of the last one with other settings."""
     given = {option.partition("=")[0]: option for option in options}
+    if "pretrain.tokens" in settings:
+        given.pop("--set pretrain.minutes", None)
     for name, value in settings.items():
         given[f"--set {name}"] = f"--set {name}={value:g}" if isinstance(value, float) else f"--set {name}={value}"
     return " ".join([f"codelm train stages --execute --stages {plan.id} --round {number + 1}", *given.values()])

@@ -213,7 +213,7 @@ def check_order(config: StagesConfig, chosen: list[Stage], run: Path) -> None:
         if failed := shut_gate(config, config.stage(stage.after), run):
             raise UserError(
                 f"stage {stage.id} comes after stage {stage.after}, whose gate is not passed ({'; '.join(failed)})",
-                f"train another round of stage {stage.after}, or open its gate in the YAML file",
+                f"train another round of stage {stage.after}, or open its gate: --stages {','.join(needed)} --set gate.…",
             )
 
 

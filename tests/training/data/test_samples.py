@@ -72,7 +72,7 @@ def test_padding_is_at_the_end_and_not_learned(tokenizer: Tokenizer) -> None:
     ids = np.array([single[bytes([byte])] for byte in text.replace("\n", " ").encode()], dtype=np.uint16)
     data = PackedSamples(TokenShard(ids, np.array([0, len(ids)]), len(ids)), tokenizer, FimConfig(rate=1), LENGTH, seed=0)
     pad, padded = tokenizer.fim.fim_pad, 0
-    for i in range(data.windows):
+    for i in range(-(-data.epoch_tokens // data.length)):
         inputs, labels, positions = (data[i][at].tolist() for at in (0, 1, 3))
         shown = inputs.index(pad) if pad in inputs else LENGTH
         assert inputs[shown:] == [pad] * (LENGTH - shown)
@@ -104,7 +104,7 @@ def test_half_of_the_pieces_are_examples_in_both_orders(shard: TokenShard, token
         starts = [at for at, id_ in enumerate(ids[:-1]) if id_ == tokens.fim_prefix]
         examples += len(starts)
         spm += sum(ids[at + 1] == tokens.fim_suffix for at in starts)
-    assert 0.4 < examples / pieces < 0.52
+    assert 0.43 < examples / pieces < 0.55
     assert 0.4 < spm / examples < 0.6
 
 
