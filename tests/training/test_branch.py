@@ -93,6 +93,8 @@ def test_a_rate_that_has_fallen_cannot_fall(trunk: Path, tmp_path: Path) -> None
     shutil.copytree(trunk, tmp_path / "long")
     Budget(steps=200, tokens=200 * TOKENS_PER_STEP, tokens_per_step=TOKENS_PER_STEP).write(tmp_path / "long")
     (tmp_path / "long" / f"checkpoint-{STEPS}").rename(tmp_path / "long" / "checkpoint-200")
+    preset = load_preset(str(trunk / "preset.yaml")).with_training(final_lr_share=0.0)
+    (tmp_path / "long" / "preset.yaml").write_text(preset.model_dump_json(), encoding="utf-8")  # JSON is YAML
     with pytest.raises(UserError, match=r"has fallen to 1\.2% of its peak: there is nothing left to fall"):
         continued(tmp_path / "long" / "checkpoint-200", TOKENS_PER_STEP)
 

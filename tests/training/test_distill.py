@@ -284,4 +284,4 @@ def test_a_student_with_a_teacher_learns_faster(
     alone = pretrain(tmp_path / "alone", preset, tokens_dir, tokenizer_dir).counts["valid_bits_per_byte"]
     taught_preset = preset.with_changes({"distill": {"phase": "all"}})
     taught = distill(tmp_path / "taught", taught_preset, tokens_dir, tokenizer_dir, trained).counts["valid_bits_per_byte"]
-    assert taught < alone - 0.05
+    assert taught < alone - 0.01
