@@ -82,8 +82,11 @@ def evaluate(
     typer.echo(f"see {folder.evaluate / FILE}, and {folder.evaluate / ANSWERS} for what each wrote")
 
 
-def system_at(path: Path) -> "System":
-    """A GGUF, a checkpoint, or the newest one of a training or a run. Raises UserError if it is none of them."""
+def system_at(path: Path, name: str | None = None) -> "System":
+    """A GGUF, a checkpoint, or the newest one of a training or a run. Raises UserError if it is none of them.
+
+    name: of the latter ones in the table, instead of the path.
+    """
     from codelm.checkpoints import given
     from codelm.evaluation.systems import TrainedModel
     from codelm.tokenizer import find
@@ -93,7 +96,7 @@ def system_at(path: Path) -> "System":
 
         return Served(path)
     checkpoint = given(path, "--checkpoint or --beside")
-    return TrainedModel(str(path), checkpoint, find(checkpoint))
+    return TrainedModel(name or str(path), checkpoint, find(checkpoint))
 
 
 def table(result: dict[str, Any]) -> Any:

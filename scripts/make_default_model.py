@@ -32,7 +32,8 @@ def make(run: Path, stage: str, beside: list[Path], places: int, tokens: int, as
         folder = RunFolder(run, display)
         folder.results_of(stage)
         evaluation = folder.evaluate
-        folder.run_evaluate(config, [folder.trained_model(stage), *folder.baselines(stage), *map(system_at, beside)])
+        others = [system_at(path, path.name) for path in beside]  # the record tells no paths of this machine
+        folder.run_evaluate(config, [folder.trained_model(stage), *folder.baselines(stage), *others])
         folder.run_export(stage=stage)
         model = folder.bundle(stage)
         check(model, Manifest.read(folder.corpus))
