@@ -95,15 +95,13 @@ def main() -> None:
 def run_rank() -> None:
     """The same in one of several processes, of which the first speaks, and the one that started them tells errors."""
     from cli.ranks import leads, record
-    from training.engine.ranks import LAUNCHED
+    from training.engine.ranks import LAUNCHED, end
 
     if not leads():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     try:
         app()
     except SystemExit as ended:
-        from training.engine.ranks import end
-
         end(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
     except UserError as error:
         record(error)
