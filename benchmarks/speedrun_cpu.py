@@ -47,8 +47,6 @@ from training.pretrain import loop
 from training.schedule import learning_rate_share
 
 RECIPES = Path(__file__).with_name("speedrun_recipes.yaml")
-POINTS = 10
-"""How often a curve is measured."""
 CURVE_TOKENS = 24_000
 """Held-out tokens of each point of a curve."""
 FINAL_TOKENS = 100_000
@@ -87,11 +85,15 @@ class Clock:
 
 
 class Budget(NamedTuple):
-    """How long a training is: tokens, or minutes of the clock, of which `cpu` says what it counts."""
+    """How long a training is: tokens, or minutes of the clock, of which `cpu` says what it counts.
+
+    points: how often the curve is measured.
+    """
 
     minutes: float
     tokens: int | None
     cpu: bool
+    points: int
 
 
 class Race:
@@ -105,9 +107,9 @@ class Race:
 
     def set_steps(self, seconds_per_step: Callable[[], float]) -> int:
         """The length of the training, by tokens or by minutes at the measured speed."""
-        minutes, tokens, _ = self.budget
+        minutes, tokens, _, points = self.budget
         self.steps = max(1, tokens // self.tokens_per_step if tokens else int(minutes * 60 / seconds_per_step()))
-        self.due = {max(1, round(self.steps * number / POINTS)) for number in range(1, POINTS + 1)}
+        self.due = {max(1, round(self.steps * number / points)) for number in range(1, points + 1)}
         return self.steps
 
     def after(self, step: int, model: Any) -> None:
@@ -284,10 +286,11 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="count CPU seconds over threads, for a machine that does other work"
     )
+    parser.add_argument("--points", type=int, default=10, help="of each curve")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the data is kept, for another call")
     arguments = parser.parse_args()
-    results, budget = [], Budget(arguments.minutes, arguments.tokens, arguments.cpu_time)
+    results, budget = [], Budget(arguments.minutes, arguments.tokens, arguments.cpu_time, arguments.points)
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name)
         build(folder / "corpus", CorpusConfig())

@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw as adamw_step
 
 from codelm.config.pretrain import PretrainConfig
+from codelm.models import fast_dtype
 
 Group = dict[str, Any]
 
@@ -197,9 +198,9 @@ def orthogonalized(matrices: torch.Tensor, steps: int = len(POLAR_EXPRESS)) -> t
     """The orthogonal factor of the polar decomposition of each matrix, about.
 
     matrices: (count, rows, columns), rows ≤ columns. Odd polynomials of the matrix, whose coefficients are those of Polar
-    Express; singular values end between 0.7 and 1.2. In bfloat16 on a GPU, in float32 elsewhere.
+    Express; singular values end between 0.7 and 1.2. Computed in what the device is fast in, bfloat16 where it can.
     """
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = matrices.to(fast_dtype(matrices.device))
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * SAFETY + 1e-7)
     for number, (a, b, c) in enumerate(POLAR_EXPRESS[:steps]):
         if number < steps - 1:
