@@ -5,8 +5,9 @@
 At places drawn over whole lines the true rest is read token by token. At each token the rows that match are taken down, and
 what the model says. Then all coefficients of `serving.mixture.weights` are chosen together by what they are for, the
 probability of the true token under the mixture, with a small penalty on their squares (L-BFGS, in torch); those of drafts by
-the logistic loss of whether the project's first choice is right. A fifth of the repositories is left out, to tell how well
-the coefficients carry over. A language with enough tokens gets coefficients of its own if they do better there than those of
+the logistic loss of whether the project's first choice is right. What the first choice is jumps with the coefficients, so it
+is held fast within a round, and chosen anew for the next. A fifth of the repositories is left out, to tell how well the
+coefficients carry over. A language with enough tokens gets coefficients of its own if they do better there than those of
 all languages together.
 
 After another model has been trained, run this again: how far the project is to be believed depends on how good the model is.
@@ -14,6 +15,7 @@ benchmarks/cache_mixture.py measures on yet other repositories. The last line is
 """
 
 import argparse
+import copy
 import json
 import math
 from pathlib import Path
@@ -35,6 +37,9 @@ LEAST_TOKENS = 1_000
 """Of a language, for coefficients of its own."""
 LEFT_OUT = 5
 """One repository in so many."""
+ROUNDS = 20
+LEAST_GAIN = 1e-5
+"""Of a round, for another one."""
 
 
 class Token(NamedTuple):
@@ -130,8 +135,8 @@ class Coefficients(torch.nn.Module):
         self.gate = parameter([weights.gate[name] for name in GATE])
         self.draft = parameter([weights.draft[name] for name in DRAFT])
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Nats under the mixture, the draft's logit, and whether the project's first choice is right, (tokens,) each."""
+    def shares(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each group in what its token's rows weigh together; the sum of these weights, and the open file's part of it."""
         distance, partial, begun, character = self.others
         sources = torch.cat([torch.zeros(1, dtype=torch.float64), self.sources])
         logs = self.lengths[batch.lengths] + sources[batch.sources] + distance * batch.distances + partial * batch.partial
@@ -140,15 +145,24 @@ class Coefficients(torch.nn.Module):
         sums = torch.zeros(len(batch.of_group), dtype=torch.float64).index_add(0, batch.group, weights)
         total = torch.zeros(batch.size, dtype=torch.float64).index_add(0, batch.of_row, weights)
         here = torch.zeros(batch.size, dtype=torch.float64).index_add(0, batch.of_row, weights * (batch.sources == Source.OPEN))
-        shares = sums / total[batch.of_group]
-        right = torch.zeros(batch.size, dtype=torch.float64).index_add(0, batch.of_group, shares * batch.right)
+        return sums / total[batch.of_group], total, here / total
+
+    @torch.no_grad()
+    def first(self, batch: Batch) -> Tensor:
+        """The group of each token that has the largest share, (tokens,)."""
+        shares, _, _ = self.shares(batch)
         top = torch.zeros(batch.size, dtype=torch.float64).scatter_reduce(0, batch.of_group, shares, "amax")
-        is_top = shares.detach() >= top.detach()[batch.of_group]
-        first = torch.zeros(batch.size, dtype=torch.long).scatter_reduce(
+        is_top = shares >= top[batch.of_group]
+        return torch.zeros(batch.size, dtype=torch.long).scatter_reduce(
             0, batch.of_group[is_top], torch.arange(len(shares))[is_top], "amax"
         )
+
+    def forward(self, batch: Batch, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Nats under the mixture, and the draft's logit, (tokens,) each; first: the project's first choices."""
+        shares, total, here = self.shares(batch)
+        right = torch.zeros(batch.size, dtype=torch.float64).index_add(0, batch.of_group, shares * batch.right)
         ones = torch.ones(batch.size, dtype=torch.float64)
-        known = [ones, batch.longest, total.log(), top, here / total, batch.inside, batch.any_begun]
+        known = [ones, batch.longest, total.log(), shares[first], here, batch.inside, batch.any_begun]
         logit = torch.stack([*known, batch.top, batch.logprobs[first]], 1) @ self.gate
         alone, cached = (
             -batch.nats - torch.nn.functional.softplus(logit),
@@ -156,12 +170,12 @@ class Coefficients(torch.nn.Module):
         )
         mixed = -torch.logaddexp(alone, cached)
         draft = torch.stack(known, 1).detach() @ self.draft
-        return mixed, draft, batch.right[first].double()
+        return mixed, draft
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch, first: Tensor) -> Tensor:
         """What is minimised."""
-        mixed, draft, right = self(batch)
-        drafts = torch.nn.functional.binary_cross_entropy_with_logits(draft, right)
+        mixed, draft = self(batch, first)
+        drafts = torch.nn.functional.binary_cross_entropy_with_logits(draft, batch.right[first].double())
         squares = sum((parameter**2).sum() for parameter in self.parameters())
         return mixed.mean() + drafts + PENALTY * squares
 
@@ -189,22 +203,35 @@ class Coefficients(torch.nn.Module):
 def fitted(tokens: list[Token], start: Weights) -> Coefficients:
     """The coefficients that suit the tokens best."""
     coefficients, batch = Coefficients(start), Batch(tokens)
+    least = math.inf
+    for _ in range(ROUNDS):
+        first = coefficients.first(batch)
+        loss = coefficients.loss(batch, first).item()
+        if loss > least - LEAST_GAIN:
+            break
+        least, best = loss, copy.deepcopy(coefficients)
+        descend(coefficients, batch, first)
+    return best
+
+
+def descend(coefficients: Coefficients, batch: Batch, first: Tensor) -> None:
+    """Changes the coefficients to those of the least loss with these first choices."""
     optimizer = torch.optim.LBFGS(coefficients.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> float:
         optimizer.zero_grad()
-        loss = coefficients.loss(batch)
+        loss = coefficients.loss(batch, first)
         loss.backward()
         return loss.item()
 
     optimizer.step(closure)
-    return coefficients
 
 
 def mixed_bits(coefficients: Coefficients, tokens: list[Token]) -> float:
     """Bits of each token under the mixture, in the mean."""
+    batch = Batch(tokens)
     with torch.no_grad():
-        return float(coefficients(Batch(tokens))[0].mean()) / math.log(2)
+        return float(coefficients(batch, coefficients.first(batch))[0].mean()) / math.log(2)
 
 
 def main() -> None:

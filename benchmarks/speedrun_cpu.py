@@ -6,8 +6,9 @@
                                                                           OMP_WAIT_POLICY=passive, so that nothing spins)
     python benchmarks/speedrun_cpu.py --tokens 400_000 --recipes best adamw  equal tokens
 
-Recipes are in speedrun_recipes.yaml. They are measured by bits per byte on held-out text: the same for all of one tokenizer
-and context, as many tokens at other places for others. Within a seed the recipes run one after the other, in turning order.
+Recipes are in speedrun_recipes.yaml. They are measured by bits per byte on held-out text, the same for all of one tokenizer
+and context, as many tokens at other places for others; and by those of the true rests of lines after the prompt of a served
+completion. Within a seed the recipes run one after the other, in turning order.
 The clock stands still while a model is evaluated. A budget of minutes becomes a number of steps by a short measurement at the
 start of each training, as in `codelm train pretrain --minutes`. `time_ratio` is the share of the time of `report` that `best`
 takes to where the curve of `report` ends, by the straight line between the measured points around it. The last line is one
@@ -16,6 +17,7 @@ JSON object with all figures.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -37,8 +39,8 @@ from codelm.corpus.build import build
 from codelm.corpus.tokens import TokenShard, encode, open_shard
 from codelm.evaluation.bits_per_byte import bits_per_byte
 from codelm.evaluation.exact_match import is_exact
-from codelm.evaluation.generate import write_lines
-from codelm.evaluation.places import draw_places
+from codelm.evaluation.generate import NEW_TOKENS, prompt_of, ready_to_write, write_lines
+from codelm.evaluation.places import Place, draw_places
 from codelm.models import build_model
 from codelm.stage import digest
 from codelm.tokenizer import FILE, Tokenizer, train
@@ -50,7 +52,7 @@ RECIPES = Path(__file__).with_name("speedrun_recipes.yaml")
 CURVE_TOKENS = 24_000
 """Held-out tokens of each point of a curve."""
 FINAL_TOKENS = 100_000
-PLACES = 256
+REST_PLACES = 256
 MEASURED_STEPS = 8
 
 
@@ -87,13 +89,14 @@ class Clock:
 class Budget(NamedTuple):
     """How long a training is: tokens, or minutes of the clock, of which `cpu` says what it counts.
 
-    points: how often the curve is measured.
+    points: how often the curve is measured. places: at which lines are written at the end.
     """
 
     minutes: float
     tokens: int | None
     cpu: bool
     points: int
+    places: int
 
 
 class Race:
@@ -107,7 +110,7 @@ class Race:
 
     def set_steps(self, seconds_per_step: Callable[[], float]) -> int:
         """The length of the training, by tokens or by minutes at the measured speed."""
-        minutes, tokens, _, points = self.budget
+        minutes, tokens, points = self.budget.minutes, self.budget.tokens, self.budget.points
         self.steps = max(1, tokens // self.tokens_per_step if tokens else int(minutes * 60 / seconds_per_step()))
         self.due = {max(1, round(self.steps * number / points)) for number in range(1, points + 1)}
         return self.steps
@@ -123,19 +126,36 @@ class Race:
 
     def figures(self, model: Any, texts: list[str]) -> dict[str, Any]:
         """What the training was worth."""
-        places = draw_places(texts, PLACES, seed=0)
-        started = time.process_time()
-        lines = write_lines(model, self.tokenizer, places)
-        return {
+        figures: dict[str, Any] = {
             "recipe": self.recipe.name,
             "bits_per_byte": self.bits(model, FINAL_TOKENS),
-            "exact_match": round(statistics.mean(map(is_exact, lines, places)), 4),
-            "cpu_ms_per_completion": round((time.process_time() - started) * 1e3 / len(places), 2),
+            "rest_bits_per_byte": round(rest_bits(model, self.tokenizer, draw_places(texts, REST_PLACES, seed=0)), 4),
             "tokens": self.steps * self.tokens_per_step,
             "seconds": round(self.clock.seconds, 1),
             "tokens_per_second": round(self.steps * self.tokens_per_step / self.clock.seconds),
             "curve": self.curve,
         }
+        if self.budget.places:
+            places = draw_places(texts, self.budget.places, seed=0)
+            started = time.process_time()
+            lines = write_lines(model, self.tokenizer, places)
+            figures["exact_match"] = round(statistics.mean(map(is_exact, lines, places)), 4)
+            figures["cpu_ms_per_completion"] = round((time.process_time() - started) * 1e3 / len(places), 2)
+        return figures
+
+
+@torch.no_grad()
+def rest_bits(model: Any, tokenizer: Tokenizer, places: list[Place]) -> float:
+    """Bits per byte of the true rests of lines, each after the prompt that is served: what fill-in-the-middle is for."""
+    bits = bytes_ = 0.0
+    with ready_to_write(model):
+        for place in places:
+            rest = tokenizer.encode(place.rest)[:NEW_TOKENS]
+            ids = torch.tensor([[*prompt_of(place, tokenizer, model.config.max_position_embeddings), *rest]])
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(rest) + 1).logits[0, :-1].float()
+            bits += float(torch.nn.functional.cross_entropy(logits, ids[0, -len(rest) :], reduction="sum")) / math.log(2)
+            bytes_ += int(tokenizer.byte_lengths[rest].sum())
+    return bits / bytes_
 
 
 def run_ours(recipe: Recipe, texts: list[str], budget: Budget) -> dict[str, Any]:
@@ -287,14 +307,16 @@ def main() -> None:
         "--cpu-time", action="store_true", help="count CPU seconds over threads, for a machine that does other work"
     )
     parser.add_argument("--points", type=int, default=10, help="of each curve")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--places", type=int, default=256, help="at which the trained model writes a line; 0 leaves that out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     parser.add_argument("--folder", type=Path, help="where the data is kept, for another call")
     arguments = parser.parse_args()
-    results, budget = [], Budget(arguments.minutes, arguments.tokens, arguments.cpu_time, arguments.points)
+    results: list[dict[str, Any]] = []
+    budget = Budget(arguments.minutes, arguments.tokens, arguments.cpu_time, arguments.points, arguments.places)
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name)
         build(folder / "corpus", CorpusConfig())
-        for seed in range(arguments.seeds):
+        for seed in arguments.seeds:
             recipes = prepared(folder, arguments.recipes, seed)
             turn = seed % len(recipes)
             for recipe in [*recipes[turn:], *recipes[:turn]]:

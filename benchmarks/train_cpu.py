@@ -1,7 +1,8 @@
 """Training on a CPU: how fast the loop is against a plain Hugging Face `Trainer` in float32.
 
-The same shape, data and batch, in alternating rounds, by the medians of whole steps; and the share of the loop's own time that
-is neither forward, backward nor step. What is learned by it is speedrun_cpu.py's to say.
+The same shape, data and batch, in alternating rounds, by the medians of whole steps: the preset with its own optimiser, and with
+AdamW, which is the Trainer's; and the share of the loop's own time that is neither forward, backward nor step. What is learned
+by it is speedrun_cpu.py's to say.
 
     python benchmarks/train_cpu.py
     python benchmarks/train_cpu.py --preset benchmarks/20m-512.yaml --rounds 1
@@ -99,18 +100,26 @@ def trainer_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float
 
 
 def throughput(folder: Path, data: Path, preset: Preset, rounds: int, steps: int) -> dict[str, Any]:
-    """Alternating rounds of both, and the ratio of their medians."""
-    ours, overheads, trainer = [], [], []
+    """Alternating rounds of the preset, of the preset with AdamW as the Trainer has it, and of the Trainer; their medians."""
+    adamw = preset.with_training(optimizer="adamw")
+    ours, with_adamw, overheads, trainer = [], [], [], []
     for number in range(rounds):
         speed, overhead = our_speed(folder / f"ours-{number}", data, preset, steps)
         ours.append(speed)
         overheads.append(overhead)
+        same = adamw == preset
+        with_adamw.append(speed if same else our_speed(folder / f"adamw-{number}", data, adamw, steps)[0])
         trainer.append(trainer_speed(folder / f"trainer-{number}", data, preset, steps))
-        print(f"round {number + 1}: ours {ours[-1]:,.0f} tokens/s, Trainer in float32 {trainer[-1]:,.0f}", flush=True)
+        told = f"ours {ours[-1]:,.0f} tokens/s, with AdamW {with_adamw[-1]:,.0f}, Trainer in float32 {trainer[-1]:,.0f}"
+        print(f"round {number + 1}: {told}", flush=True)
+    median, adamw_median, peer = (statistics.median(speeds) for speeds in (ours, with_adamw, trainer))
     return {
-        "tokens_per_second": round(statistics.median(ours)),
-        "trainer_tokens_per_second": round(statistics.median(trainer)),
-        "throughput_ratio": round(statistics.median(ours) / statistics.median(trainer), 2),
+        "optimizer": preset.pretrain.optimizer,
+        "tokens_per_second": round(median),
+        "adamw_tokens_per_second": round(adamw_median),
+        "trainer_tokens_per_second": round(peer),
+        "throughput_ratio": round(median / peer, 2),
+        "adamw_ratio": round(adamw_median / peer, 2),
         "overhead_share": round(statistics.median(overheads), 4),
         "rounds": rounds,
     }
