@@ -1,8 +1,8 @@
 """Training on a CPU: how fast the loop is against a plain Hugging Face `Trainer` in float32.
 
-The same shape, data and batch, in alternating rounds, by the medians of whole steps: the preset with its own optimiser, and with
-AdamW, which is the Trainer's; and the share of the loop's own time that is neither forward, backward nor step. What is learned
-by it is speedrun_cpu.py's to say.
+The same shape, data and batch, in alternating rounds, by the medians of whole steps: the preset with its own optimiser, and
+with AdamW, which is the Trainer's; and the share of the loop's own time that is neither forward, backward nor step. What is
+learned by it is speedrun_cpu.py's to say.
 
     python benchmarks/train_cpu.py
     python benchmarks/train_cpu.py --preset benchmarks/20m-512.yaml --rounds 1
