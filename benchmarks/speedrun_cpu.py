@@ -48,7 +48,9 @@ from training.data import SAMPLE, generator, loader
 from training.pretrain import loop
 from training.schedule import learning_rate_share
 
-RECIPES = Path(__file__).with_name("speedrun_recipes.yaml")
+RECIPES: dict[str, dict[str, Any]] = yaml.safe_load(
+    Path(__file__).with_name("speedrun_recipes.yaml").read_text(encoding="utf-8")
+)
 CURVE_TOKENS = 24_000
 """Held-out tokens of each point of a curve."""
 FINAL_TOKENS = 100_000
@@ -250,9 +252,9 @@ def run_trainer(recipe: Recipe, texts: list[str], budget: Budget) -> dict[str, A
 
 def prepared(folder: Path, names: list[str], seed: int) -> list[Recipe]:
     """The recipes with their data; data that several share is made once."""
-    recipes, known = [], yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    recipes = []
     for name in names:
-        changes = known[name]
+        changes = RECIPES[name]
         values = load_preset("nano").model_dump()
         for group in ("model", "tokenizer", "pretrain"):
             values[group] = merged(values[group], changes.get(group, {}))
@@ -300,7 +302,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Makes the data once, then races."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=["best", "report", "trainer"], metavar="NAME")
+    parser.add_argument("--recipes", nargs="+", default=["best", "report", "trainer"], choices=RECIPES, metavar="NAME")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--tokens", type=int, help="instead of minutes")
     parser.add_argument(

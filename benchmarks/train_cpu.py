@@ -107,8 +107,9 @@ def throughput(folder: Path, data: Path, preset: Preset, rounds: int, steps: int
         speed, overhead = our_speed(folder / f"ours-{number}", data, preset, steps)
         ours.append(speed)
         overheads.append(overhead)
-        same = adamw == preset
-        with_adamw.append(speed if same else our_speed(folder / f"adamw-{number}", data, adamw, steps)[0])
+        if preset.pretrain.optimizer != "adamw":
+            speed, _ = our_speed(folder / f"adamw-{number}", data, adamw, steps)
+        with_adamw.append(speed)
         trainer.append(trainer_speed(folder / f"trainer-{number}", data, preset, steps))
         told = f"ours {ours[-1]:,.0f} tokens/s, with AdamW {with_adamw[-1]:,.0f}, Trainer in float32 {trainer[-1]:,.0f}"
         print(f"round {number + 1}: {told}", flush=True)

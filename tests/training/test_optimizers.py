@@ -51,6 +51,15 @@ def test_the_orthogonal_factor(rows: int, more: int, seed: int) -> None:
     assert cosine.min() > 0.9
 
 
+def test_small_gradients_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float16, which old GPUs are fast in, has nothing below 6e-8."""
+    monkeypatch.setattr("training.optimizers.fast_dtype", lambda device: torch.float16)
+    matrix = torch.randn(1, 8, 24, generator=torch.Generator().manual_seed(3))
+    large, small = orthogonalized(matrix), orthogonalized(matrix * 1e-8)
+    assert large.dtype == torch.float16
+    assert torch.nn.functional.cosine_similarity(large.flatten().float(), small.flatten().float(), 0) > 0.95
+
+
 def matrices() -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(3)
     shapes = [(16, 16), (8, 24), (24, 8), (16, 16)]
