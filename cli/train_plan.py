@@ -69,6 +69,7 @@ def plan(
     from cli.progress import Display
     from codelm.progress import silent
     from training.plan.plan import make_plan
+    from training.stages.rounds import check_shapes
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}", "give a file in a folder that there is")
@@ -78,6 +79,7 @@ def plan(
         device = "here"
     config_ = configuration(config, preset, stages, settings, device, devices)
     chosen = config_.chosen(stages)
+    check_shapes(config_, chosen, shape, run)
     measures = measure is not False and any(stage.hardware.device.lower() == "here" for stage in chosen)
     with contextlib.ExitStack() as shown:
         progress = shown.enter_context(shown.enter_context(Display()).stage("measure")) if measures else silent

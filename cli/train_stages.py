@@ -96,10 +96,10 @@ def refused_now_or_never(
 ) -> list["Round"]:
     """The rounds that are meant. Raises UserError for whatever of them cannot work, before the first one begins."""
     from training.plan.plan import make_plan
-    from training.stages.rounds import check_order, choose
+    from training.stages.rounds import check_order, check_shapes, choose
 
     check_order(config, chosen, run)
-    check_shapes(config, chosen, shape, run, resume_from is not None)
+    check_shapes(config, chosen[resume_from is not None :], shape, run)
     rounds = [choose(stage, run, number) for stage in chosen]
     for place, one in enumerate(rounds):
         init = resume_from if place == 0 else None
@@ -117,21 +117,6 @@ def refused_now_or_never(
     return rounds
 
 
-def check_shapes(config: "StagesConfig", chosen: list["Stage"], shape: Any, run: Path | None, resumed: bool) -> None:
-    """Raises UserError if a stage is to go on with weights that cannot be its own: of the round there is, or is to be.
-
-    resumed: whether the first of the stages begins with other weights.
-    """
-    from training.plan.checks import check_continued
-    from training.stages.rounds import before
-
-    for stage in chosen[resumed:]:
-        if stage.continues and stage.after:
-            earlier = config.stage(stage.after)
-            there = before(config, stage, run) if run and earlier not in chosen else None
-            check_continued(stage, earlier, (there.preset if there else earlier.resolved(shape)).model, shape)
-
-
 def data_of(run: Path) -> str:
     """The identity of a run's tokens."""
     from codelm.stage import Manifest
@@ -142,8 +127,9 @@ def data_of(run: Path) -> str:
 def show_plan(config: "StagesConfig", chosen: list["Stage"], shape: Any, run: Path | None) -> None:
     """The dry run."""
     from training.plan.plan import make_plan
+    from training.stages.rounds import check_shapes
 
-    check_shapes(config, chosen, shape, run, resumed=False)
+    check_shapes(config, chosen, shape, run)
     write(make_plan(config.description, chosen, shape, run, measured=False), "text", None)
     typer.echo("\nNothing has been trained; --execute does it, with --run RUN.")
 

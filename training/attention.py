@@ -71,16 +71,18 @@ def prepare(model: Any, config: PretrainConfig, device: torch.device, half: bool
     return name
 
 
-def why_not(name: str, device: torch.device, context: int, dropout: float, half: bool) -> UserError | None:
-    """What stands against computing attention by the function of that name, with the fix; None if nothing does."""
+def why_not(name: str, device: torch.device, context: int, dropout: float, half: bool, here: bool = True) -> UserError | None:
+    """What stands against computing attention by the function of that name, with the fix; None if nothing does.
+
+    here: whether on this machine; a GPU elsewhere is taken for a new one, with all packages that it needs.
+    """
     asked = f"engine.attention {name}"
     if name == "blocks" and device.type != "cpu":
         return UserError(f"{asked} is for CPUs", "set engine.attention to auto")
     if name == "blocks" and context > LONGEST:
         return UserError(f"{asked} is for contexts of at most {LONGEST} tokens", "set engine.attention to auto")
     if name in ("varlen", "flash_attention_2"):
-        # a GPU that is planned for and not here is taken for a new one
-        old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+        old = here and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
         if device.type != "cuda" or old:
             return UserError(f"{asked} needs an NVIDIA GPU, A100, RTX 30 or newer", "set engine.attention to auto")
         if not half:
@@ -89,7 +91,7 @@ def why_not(name: str, device: torch.device, context: int, dropout: float, half:
         return UserError(
             f"{asked} has no dropout", "set pretrain.attention_dropout to 0, or engine.attention to flash_attention_2"
         )
-    if name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+    if name == "flash_attention_2" and here and importlib.util.find_spec("flash_attn") is None:
         return UserError(
             f"{asked} needs the package flash-attn",
             "pip install flash-attn --no-build-isolation, or set engine.attention to varlen, which torch has",

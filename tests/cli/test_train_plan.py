@@ -63,6 +63,10 @@ def test_a_preset_of_ones_own(run: Path, tokens_dir: Path) -> None:
         (["--preset", "nono"], "use one of"),
         (["--measure", "--device", "H100"], "leave out --device, or --measure"),
         (["--out", "/nowhere/plan.html"], "there is no folder /nowhere"),
+        (
+            ["--stages", "2b", "--set", "model.layers=10"],
+            "stage 2b continues stage 2, which has another shape (layers 24 → 10)",
+        ),
         (["--run", "/nowhere"], "/nowhere: no such run folder"),
     ],
 )

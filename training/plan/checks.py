@@ -1,14 +1,21 @@
 """What a plan refuses before anything starts, and the smallest change that mends it."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from codelm.config.data import DataConfig
 from codelm.config.model import K_QUANT_BLOCK, ModelConfig
 from codelm.config.preset import Preset
 from codelm.config.rules import Strategy, strategy_of, why_not
-from codelm.config.stages import Shape, Stage
+from codelm.config.stages import HERE, Shape, Stage
+from codelm.corpus.tokens import open_shard
 from codelm.errors import UserError
 from codelm.models import WEIGHT_SETTINGS
+from training import attention
+from training.data.mixture import sources
 from training.plan.machine import Machine
 from training.plan.memory import Computation, memory
 
@@ -28,10 +35,27 @@ def check_quants(model: ModelConfig) -> None:
         )
 
 
-def check_engine(preset: Preset, ranks: int, device: str) -> None:
-    """Raises UserError if no engine computes this on so many ranks. device: "cpu" or "cuda"."""
-    if error := why_not(preset.pretrain, preset.model, ranks, device):
+def check_engine(preset: Preset, ranks: int, machine: Machine) -> None:
+    """Raises UserError if no engine computes this on so many ranks."""
+    from training.engine.zero import configuration
+
+    config, engine = preset.pretrain, preset.pretrain.engine
+    if error := why_not(config, preset.model, ranks, machine.kind):
         raise error
+    if engine.attention != "auto":
+        context, device = preset.model.context_length, torch.device(machine.kind)
+        here = machine.name == HERE
+        if error := attention.why_not(engine.attention, device, context, config.attention_dropout, machine.half, here):
+            raise error
+    if (strategy := strategy_of(engine, ranks)) in ("zero2", "zero3"):
+        configuration(int(strategy[-1]), engine.deepspeed_config)
+
+
+def check_mixture(tokens: Path, data: DataConfig) -> None:
+    """Raises UserError if the documents of a tokens folder cannot be mixed as is asked for."""
+    train = open_shard(tokens, "train")
+    for mixture in (data.mixture, *([data.anneal.mixture] if data.anneal else [])):
+        sources(train, mixture)
 
 
 def check_continued(stage: Stage, before: Stage, theirs: ModelConfig, shape: Shape) -> None:

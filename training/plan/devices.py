@@ -23,7 +23,7 @@ class Device(Settings):
     memory: int = Field(gt=0, description="bytes")
     watts: float = Field(gt=0, description="limit of the board")
     price: float = Field(ge=0, description="dollars an hour")
-    cuda: str = Field(description="a part of the name that CUDA gives it")
+    cuda: str = Field(description="the name that CUDA gives it; others with a longer name have other peaks")
     source: str = Field(description="where peak, memory and watts stand")
 
 
@@ -79,6 +79,6 @@ def this_gpu() -> Device | None:
         return None
     properties = torch.cuda.get_device_properties(0)
     for one in table().devices.values():
-        if one.cuda.lower() in properties.name.lower():
+        if properties.name == one.cuda:
             return one.model_copy(update={"memory": properties.total_memory})
     return None

@@ -116,7 +116,8 @@ class Present(NamedTuple):
     """What a run folder holds."""
 
     tokens: int | None = None
-    exact: bool = True
+    encoded: Path | None = None
+    """the tokens' folder; None: there is none, and their number was told by the size of the corpus"""
     vocab_size: int | None = None
     tokenizer: Path | None = None
 
@@ -165,11 +166,13 @@ def refuse(stage: Stage, preset: Preset, present: Present) -> None:
     how = checks.computation(preset, hardware.devices, machine)
     try:
         checks.check_quants(preset.model)
-        checks.check_engine(preset, hardware.devices, machine.kind)
+        checks.check_engine(preset, hardware.devices, machine)
         if present.vocab_size is not None:
             checks.check_vocabulary(preset.model, present.vocab_size)
         if present.tokens is not None and (needed := tokens_of(preset)):
             checks.check_epochs(needed, present.tokens, stage.data.max_epochs)
+        if present.encoded is not None:
+            checks.check_mixture(present.encoded, preset.pretrain.data)
         checks.check_memory(preset, how, machine)
     except UserError as error:
         raise UserError(f"stage {stage.id}: {error.message}", error.fix) from error
@@ -193,10 +196,10 @@ def present_in(run: Path | None) -> Present:
     file = tokenizer / TOKENIZER_FILE if tokenizer.is_dir() else None
     if tokens.is_dir():
         train = Manifest.read(tokens).counts["train"]
-        return Present(train["tokens"] + train["documents"], True, entries, file)
+        return Present(train["tokens"] + train["documents"], tokens, entries, file)
     if corpus.is_dir():
         size = Manifest.read(corpus).counts["splits"]["train"]["bytes"]
-        return Present(round(size / BYTES_PER_TOKEN), False, entries, file)
+        return Present(round(size / BYTES_PER_TOKEN), None, entries, file)
     return Present(vocab_size=entries, tokenizer=file)
 
 
@@ -253,7 +256,7 @@ def plan_stage(stage: Stage, preset: Preset, present: Present, measured: Measure
         corpus=stage.data.corpus,
         data_note=stage.data.note,
         tokens_present=present.tokens,
-        tokens_exact=present.exact,
+        tokens_exact=present.tokens is None or present.encoded is not None,
         epochs=tokens / present.tokens if tokens and present.tokens else None,
         sft_samples=stage.sft.samples,
         gate=stage.gate,

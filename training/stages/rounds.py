@@ -13,10 +13,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from codelm.config.preset import Preset, load_preset, merged
-from codelm.config.stages import Stage, StagesConfig
+from codelm.config.stages import Shape, Stage, StagesConfig
 from codelm.corpus.report import counted
 from codelm.errors import UserError
 from codelm.stage import Manifest, write_atomically
+from training.plan.checks import check_continued
 from training.plan.plan import Plan, StagePlan, as_json
 from training.stage import OPERATIONAL, differences
 from training.stages.review import Review, failed_gates
@@ -215,6 +216,15 @@ def check_order(config: StagesConfig, chosen: list[Stage], run: Path) -> None:
                 f"stage {stage.id} comes after stage {stage.after}, whose gate is not passed ({'; '.join(failed)})",
                 f"train another round of stage {stage.after}, or open its gate: --stages {','.join(needed)} --set gate.…",
             )
+
+
+def check_shapes(config: StagesConfig, chosen: list[Stage], shape: Shape, run: Path | None) -> None:
+    """Raises UserError if a stage is to go on with weights that cannot be its own: of the round there is, or is to be."""
+    for stage in chosen:
+        if stage.continues and stage.after:
+            earlier = config.stage(stage.after)
+            there = before(config, stage, run) if run and earlier not in chosen else None
+            check_continued(stage, earlier, (there.preset if there else earlier.resolved(shape)).model, shape)
 
 
 def read(path: Path, model: type[Model]) -> Model:
