@@ -21,6 +21,7 @@ from codelm.config.preset import TokenizerConfig
 from codelm.corpus.read import fingerprint, read_rows
 from codelm.errors import UserError
 from codelm.fim import SPECIAL_TOKENS, FimTokens
+from codelm.healing import Healer
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest, Stage, digest, file_sha256
 
@@ -107,6 +108,11 @@ class Tokenizer:
     def byte_lengths(self) -> npt.NDArray[np.int64]:
         """How many bytes each id stands for, (vocab_size,); 0 for special and unused tokens."""
         return np.array([len(piece) for piece in self.token_bytes], dtype=np.int64)
+
+    @cached_property
+    def healer(self) -> Healer:
+        """Takes back what the end of a text cuts."""
+        return Healer(self.token_bytes)
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """The bytes of a token sequence; special tokens give none."""

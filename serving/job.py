@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import NamedTuple
 
+from codelm.healing import Healer
 from serving.backend import Backend, Floats, Mixing
-from serving.healing import Healer
 from serving.kv import KvSequence
 from serving.postprocess import postprocess
 from serving.request import Completion, CompletionRequest, StopReason, Timings

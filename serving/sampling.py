@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from codelm.healing import Ids
 from serving.backend import Floats, Mixing
-from serving.healing import Ids
 
 
 class Sampler:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from codelm.healing import Healer
 from serving import prompt
 from serving.backend import Backend, Floats, Interrupt, InterruptedBatchError, Mixer, Slice
 from serving.fairness import Clients, FairQueue, shares
-from serving.healing import Healer
 from serving.job import CANDIDATE_TEMPERATURE, Job, Plan, Writing
 from serving.kv import KvCache
 from serving.request import CompletionRequest, StopReason, TriggerKind

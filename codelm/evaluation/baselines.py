@@ -79,34 +79,25 @@ class Ngram:
         return Written.together([self.line(model, place.prefix) for place in places], time.monotonic() - started)
 
     def line(self, model: NgramModel, prefix: str) -> str:
-        """One line.
-
-        The last token before the cursor is often cut off there, and then one that no training text has. So it is taken back,
-        and the tokens chosen first are those that begin with its text, or that it begins with ("token healing").
-        """
-        context = self.tokenizer.encode(prefix[-CONTEXT_CHARS:])
-        given = self.tokenizer.decode(context[-1:])
-        del context[-1:]
-        written, pending = b"", given
+        """One line; a token that the cursor cuts is taken back and spelled again, as for the model beside it."""
+        healer = self.tokenizer.healer
+        context, typed = healer.back_up(self.tokenizer.encode(prefix[-CONTEXT_CHARS:]))
+        written, remaining = b"", typed
         for _ in range(NEW_TOKENS):
             probability = model.distribution(context[-(ORDER - 1) :])
-            if pending:
-                probability = probability * self.fitting(pending)
             token = int(probability.argmax())
+            if remaining:
+                allowed = healer.allowed(remaining)
+                token = int(allowed[probability[allowed].argmax()])
+                remaining = healer.consume(remaining, token)
             piece = self.tokenizer.token_bytes[token]
             if not piece or probability[token] == 0:
                 break
             context.append(token)
             written += piece
-            pending = pending[len(piece) :]
-            if b"\n" in written[len(given) :]:
+            if b"\n" in written[len(typed) :]:
                 break
-        return written[len(given) :].decode(errors="replace").split("\n", 1)[0]
-
-    def fitting(self, pending: bytes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Which tokens may follow where the text goes on with `pending`, (vocabulary,)."""
-        pieces = self.tokenizer.token_bytes
-        return np.array([bool(piece) and (piece.startswith(pending) or pending.startswith(piece)) for piece in pieces])
+        return written[len(typed) :].decode(errors="replace").split("\n", 1)[0]
 
     def bits(self, held_out: HeldOut, max_tokens: int) -> Bits | None:
         """On the windows of the model beside it."""

@@ -10,8 +10,8 @@ import torch
 from codelm.corpus.tokens import TokenShard
 from codelm.tokenizer import Tokenizer
 
-LOGITS = 2**26
-"""Logits that are held at once, 256 MB in float32; of one window at least."""
+LOGITS = 2**24
+"""Logits that are held at once, 64 MB in float32, three times over; of one window at least."""
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 

@@ -32,9 +32,12 @@ def prompt_of(place: Place, tokenizer: Tokenizer, length: int) -> list[int]:
 def write_lines(model: Any, tokenizer: Tokenizer, places: Sequence[Place]) -> list[str]:
     """What the model writes at each place, at most NEW_TOKENS tokens, up to the end of the line or of the text.
 
-    model: a transformers causal language model. Its mode and its attention are afterwards what they were.
+    As it is served: a token that the cursor cuts is taken back and spelled again (codelm/healing.py). model: a transformers
+    causal language model. Its mode and its attention are afterwards what they were.
     """
-    prompts = [prompt_of(place, tokenizer, model.config.max_position_embeddings) for place in places]
+    length = model.config.max_position_embeddings
+    backed_up = [tokenizer.healer.back_up(prompt_of(place, tokenizer, length)) for place in places]
+    prompts, typed = [prompt for prompt, _ in backed_up], [text for _, text in backed_up]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # rows of one length need little padding
     ends = torch.tensor([b"\n" in text or not text for text in tokenizer.token_bytes])
     lines = [""] * len(prompts)
@@ -43,19 +46,23 @@ def write_lines(model: Any, tokenizer: Tokenizer, places: Sequence[Place]) -> li
             # the last is the longest: so many rows of its length fit
             rows = order[-max(1, BATCH_TOKENS // len(prompts[order[-1]])) :]
             del order[-len(rows) :]
-            written = continuations(model, [prompts[row] for row in rows], ends, tokenizer.fim.fim_pad)
+            written = continuations(model, [prompts[row] for row in rows], [typed[row] for row in rows], ends, tokenizer)
             for row, ids in zip(rows, written, strict=True):
-                lines[row] = tokenizer.decode(ids).decode(errors="replace").split("\n")[0]
+                lines[row] = tokenizer.decode(ids)[len(typed[row]) :].decode(errors="replace").split("\n")[0]
     return lines
 
 
-def continuations(model: Any, prompts: list[list[int]], ends: torch.Tensor, pad: int) -> list[list[int]]:
+def continuations(
+    model: Any, prompts: list[list[int]], typed: list[bytes], ends: torch.Tensor, tokenizer: Tokenizer
+) -> list[list[int]]:
     """The likeliest next token after each prompt, again and again, up to the first in `ends`.
 
-    ends: (vocabulary,) bool. Shorter prompts are padded on the left, which the model does not see.
+    typed: what the first tokens of each have to spell. ends: (vocabulary,) bool. Shorter prompts are padded on the left, which
+    the model does not see.
     """
     device = next(model.parameters()).device
-    longest = max(map(len, prompts))
+    healer, remaining = tokenizer.healer, list(typed)
+    longest, pad = max(map(len, prompts)), tokenizer.fim.fim_pad
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     starts = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     padded = bool(starts.any())  # without padding torch takes its faster, purely causal kernel
@@ -70,6 +77,11 @@ def continuations(model: Any, prompts: list[list[int]], ends: torch.Tensor, pad:
             input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True, logits_to_keep=1
         )
         token = answer.logits[:, -1].argmax(-1)
+        for at, row in enumerate(rows.tolist()):
+            if remaining[row]:
+                allowed = torch.tensor(healer.allowed(remaining[row]), dtype=torch.long, device=device)
+                token[at] = allowed[answer.logits[at, -1, allowed].argmax()]
+                remaining[row] = healer.consume(remaining[row], int(token[at]))
         for row, going_on, next_id in zip(rows.tolist(), writing.tolist(), token.tolist(), strict=True):
             if going_on:
                 written[row].append(next_id)

@@ -1,6 +1,7 @@
 """Lines written in batches, against the library's own generation, one by one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,14 +39,33 @@ def test_a_prompt_fits_and_is_that_of_serving(tokenizer: Tokenizer, places: list
 
 @pytest.fixture(scope="module")
 def expected(checkpoint: Path, tokenizer: Tokenizer, places: list[Place]) -> list[str]:
-    model = load_model(checkpoint)
-    lines = []
-    for place in places:
-        ids = torch.tensor([prompt_of(place, tokenizer, model.config.max_position_embeddings)])
-        greedy = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": tokenizer.fim.fim_pad}
-        answer = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy)
-        lines.append(tokenizer.decode(answer[0, ids.shape[1] :].tolist()).decode(errors="replace").split("\n")[0])
-    return lines
+    return [by_the_library(load_model(checkpoint), tokenizer, place) for place in places]
+
+
+def by_the_library(model: Any, tokenizer: Tokenizer, place: Place) -> str:
+    """The line that the library's own greedy generation writes, held to spell again what was taken back."""
+    healer, every = tokenizer.healer, list(range(tokenizer.vocab_size))
+    kept, typed = healer.back_up(prompt_of(place, tokenizer, model.config.max_position_embeddings))
+    ids = torch.tensor([kept])
+
+    def allowed(_: int, written: torch.Tensor) -> list[int]:
+        remaining = typed
+        for token in written[len(kept) :].tolist():
+            remaining = healer.consume(remaining, token) if remaining else b""
+        return healer.allowed(remaining).tolist() if remaining else every
+
+    answer = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False,
+        pad_token_id=tokenizer.fim.fim_pad, prefix_allowed_tokens_fn=allowed,
+    )  # fmt: skip
+    text = tokenizer.decode(answer[0, len(kept) :].tolist())
+    assert typed.startswith(text) or text.startswith(typed)
+    return text[len(typed) :].decode(errors="replace").split("\n")[0]
+
+
+def test_some_places_cut_a_token(tokenizer: Tokenizer, places: list[Place]) -> None:
+    taken = [tokenizer.healer.back_up(prompt_of(place, tokenizer, 256))[1] for place in places]
+    assert 0 < sum(map(bool, taken)) < len(places)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 2_000, generate.BATCH_TOKENS])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codelm.healing import MOST_TOKENS, Healer
 from serving.backend import Slice
-from serving.healing import MOST_TOKENS, Healer
 from serving.llamacpp import LlamaCpp
 
 PIECES = [
