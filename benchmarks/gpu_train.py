@@ -35,7 +35,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from codelm.config.corpus import CorpusConfig
-from codelm.config.preset import Preset, load_preset
+from codelm.config.preset import Preset, load_preset, merged
 from codelm.corpus.build import build
 from codelm.corpus.tokens import encode
 from codelm.models import build_model, flops_per_token, parameter_count
@@ -346,12 +346,6 @@ def kind_of(kernel: str) -> str:
     """What a kernel is for."""
     name = kernel.lower()
     return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
-
-
-def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others, group by group."""
-    groups = {key: {**one.get(key, {}), **value} for key, value in other.items() if isinstance(value, Mapping)}
-    return {**one, **other, **groups}
 
 
 def prepare(data: Path, preset: Preset) -> None:

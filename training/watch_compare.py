@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from codelm.errors import UserError
+from codelm.page import rendered
 from codelm.stage import write_atomically
 from training.metrics import BITS_PER_BYTE, EXACT_MATCH
 from training.watch_plot import smoothed
 from training.watch_runs import Run, differences
 
-TEMPLATE = "watch_compare.html.j2"
+TEMPLATE = Path(__file__).with_name("watch_compare.html.j2")
 MOST_POINTS = 1_000
 """Of a curve in the page."""
 BEGINNING = 0.05
@@ -53,22 +53,16 @@ def write(page: Path, runs: list[Run]) -> Path:
     drawn = picture(runs, labels)
     svg = io.StringIO()
     drawn.savefig(svg, format="svg")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     summaries = [run.summary() for run in runs]
-    text = environment.get_template(TEMPLATE).render(
-        labels=labels,
-        presets=[str(summary["preset"] or "–") for summary in summaries],
-        figures=[(title, [written(summary[key], form) for summary in summaries]) for key, title, form in TILES],
-        differences={key: ["–" if value is None else str(value) for value in row] for key, row in differences(runs).items()},
-        problems=[(label, problem) for label, run in zip(labels, runs, strict=True) for problem in run.problems],
-        svg=svg.getvalue()[svg.getvalue().index("<svg") :],
-    )
+    content = {
+        "labels": labels,
+        "presets": [str(summary["preset"] or "–") for summary in summaries],
+        "figures": [(title, [written(summary[key], form) for summary in summaries]) for key, title, form in TILES],
+        "differences": {key: ["–" if value is None else str(value) for value in row] for key, row in differences(runs).items()},
+        "problems": [(label, problem) for label, run in zip(labels, runs, strict=True) for problem in run.problems],
+        "svg": svg.getvalue()[svg.getvalue().index("<svg") :],
+    }
+    text = rendered(TEMPLATE, content)
     target = page.with_suffix(".png")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,11 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from codelm.config.settings import Settings, Share
 from codelm.corpus.languages import language_map
 
 STDLIB = "stdlib"
@@ -15,14 +16,6 @@ KINDS = ("git", "python", "npm", "jsonl", "parquet", "hf")
 
 COPYLEFT = ("weak-copyleft", "copyleft")
 """Categories of licences that ask for the same licence in return."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Settings(BaseModel):
-    """Settings refuse keys they do not know and never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LicensePolicy(Settings):

@@ -6,17 +6,8 @@ from typing import Any
 from codelm.corpus.tokens import TokenShard
 from codelm.evaluation.generate import write_lines
 from codelm.evaluation.measures import edit_similarity, is_exact
-from codelm.evaluation.places import Place, draw_places
+from codelm.evaluation.places import draw_places
 from codelm.tokenizer import Tokenizer
-
-
-def exact_match(model: Any, tokenizer: Tokenizer, places: Sequence[Place]) -> float:
-    """The share of places whose rest of the line is written exactly, greedily.
-
-    model: a transformers causal language model; its mode stays.
-    """
-    lines = write_lines(model, tokenizer, places)
-    return sum(map(is_exact, lines, places)) / len(places)
 
 
 def light_evaluation(
