@@ -62,6 +62,10 @@ class DistillModel(LossModel):
         self._teacher = [teacher]
         self._distillation = torch.compile(self._eager_distillation) if compiled == "whole" else self._eager_distillation
 
+    def uncompile(self) -> None:
+        super().uncompile()
+        self._distillation = self._eager_distillation
+
     def forward(self, batch: Sample | TaughtSample, documents: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss to learn from, and its parts: −log p(label) by kind, and the divergence; all summed."""
         if not isinstance(batch, TaughtSample):

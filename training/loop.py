@@ -65,11 +65,10 @@ class Loop:
         self.byte_lengths = torch.tensor([len(piece) for piece in tokenizer.token_bytes])
         self.tokens_per_step = config.batch_size * samples.length
         self.accumulation = config.batch_size // (engine.ranks * config.micro_batch_size)
-        if config.engine.compile and engine.why_not_compiled:
-            say(f"training uncompiled: {engine.why_not_compiled}")
 
     def to_the_end(self) -> dict[str, Any]:
         """Resumes or begins, trains, and returns what the manifest says of the run."""
+        self.check_compiled()
         first = self.engine.world.first
         budget = first(lambda: Budget.read(self.folder)) or self.set_budget()
         if decay := decay_steps(budget.steps, self.config):
@@ -95,6 +94,14 @@ class Loop:
                 self.train(watcher)
             counts = watcher.counts()
         return counts | {"epochs": round(counts["tokens"] / self.samples.epoch_tokens, 2), "data": self.samples.facts()}
+
+    def check_compiled(self) -> None:
+        """Compiles, and tells if training will go on uncompiled."""
+        if not self.drops_out:  # else each pass computes another model
+            self.progress(0, None, note="compiling")
+            self.engine.check_compiled(next(iter(loader(self.samples, self.batches(0, 1), workers=0))))
+        if self.config.engine.compile and self.engine.why_not_compiled:
+            self.say(f"training uncompiled: {self.engine.why_not_compiled}")
 
     def set_budget(self) -> Budget:
         """The budget of a run that begins: its tokens, or a measurement's worth of minutes."""

@@ -94,7 +94,7 @@ class Watcher:
         self.clock = Clock(last(self.rows, "seconds") or 0.0)
         self.saved = time.monotonic()
         steps = f"{self.budget.steps - done:,} steps of {self.budget.tokens_per_step:,} tokens"
-        compiling = self.config.engine.compile and not self.engine.why_not_compiled
+        compiling = not (self.engine.why_not_compiled or self.engine.has_compiled)
         note = f"{steps}, the first of which compiles" if compiling else steps
         self.progress(done * self.budget.tokens_per_step, self.budget.tokens, note=note)
         return self

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from codelm.config.settings import Settings
 
@@ -24,9 +24,17 @@ class EngineConfig(Settings):
     precision: Literal["auto", "bf16", "fp16", "no"] = Field(
         "auto", description="autocast, the weights stay float32; auto: bf16 where the processor computes in it, else none"
     )
-    compile: bool = Field(True, description="torch.compile; without a C++ compiler training goes on uncompiled")
+    compile: bool = Field(
+        True, description="torch.compile; without a C++ compiler, or with one that gets it wrong, training goes on uncompiled"
+    )
     attention: Literal["auto", "blocks", "sdpa", "flash_attention_2", "varlen"] = Field(
         "auto", description="auto: the fastest that is installed and allows what is asked for"
     )
     gradient_checkpointing: bool = Field(False, description="less memory for a third more work")
     workers: int = Field(0, ge=0, description="data worker processes, for GPUs; the samples do not depend on them")
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def unquoted(cls, value: object) -> object:
+        """`no` without quotes is false in YAML."""
+        return "no" if value is False else value

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._functorch.aot_autograd import aot_module_simplified
 
 from codelm import checkpoints
 from codelm.config.preset import Preset
@@ -18,11 +20,12 @@ from codelm.stage import Manifest
 from training import metrics
 from training.checkpoint import LossScale
 from training.data import Sample
-from training.engine import Engine, NotFiniteError, why_not_compilable
+from training.engine import Engine, NotFiniteError, loss_model, why_not_compilable
 from training.engine.zero import configuration
 from training.optimizers import adamw
 from training.pretrain import pretrain
 
+compile_with = torch.compile
 Train = Callable[..., Manifest]
 Made = Callable[..., Engine]
 
@@ -39,11 +42,15 @@ def made(tiny_preset: Preset) -> Made:
     return made
 
 
+def a_batch() -> Sample:
+    """One sequence."""
+    ids = (torch.arange(65) * 7 % 64)[None]
+    return Sample(ids[:, :-1], ids[:, 1:], torch.zeros_like(ids[:, 1:]), torch.arange(64)[None])
+
+
 def learn(engine: Engine, share: float = 1.0) -> float:
     """A step on one sequence; returns its loss per token before it."""
-    ids = (torch.arange(65) * 7 % 64)[None]
-    batch = Sample(ids[:, :-1], ids[:, 1:], torch.zeros_like(ids[:, 1:]), torch.arange(64)[None])
-    loss = float(engine.backward(batch, divisor=64).sum()) / 64
+    loss = float(engine.backward(a_batch(), divisor=64).sum()) / 64
     engine.update(share)
     return loss
 
@@ -63,6 +70,43 @@ def test_without_a_compiler_training_goes_on_and_says_so(
     settings = tiny_preset.with_training(tokens=1_024, engine={"compile": True})
     pretrain(tmp_path / "pretrain", settings, tokens_dir, tokenizer_dir, say=said.append)
     assert f"training uncompiled: {reason}" in said
+
+
+def off(by: float) -> Callable[..., Any]:
+    """A compiler for torch whose code of the backward pass is off by a factor."""
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        def wrong(gradient: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+            return make_boxed_func(lambda *values: [value if value is None else by * value for value in gradient(*values)])
+
+        return aot_module_simplified(graph, inputs, fw_compiler=lambda forward, _: make_boxed_func(forward), bw_compiler=wrong)
+
+    return compiler
+
+
+@pytest.mark.parametrize(("by", "wrong"), [(1.0, False), (1.1, False), (2.0, True), (math.nan, True)])
+def test_a_compiled_model_with_wrong_gradients_is_found_out(made: Made, by: float, wrong: bool) -> None:
+    engine = made()
+    engine.why_not_compiled = None
+    engine.loss_model._loss = torch.compile(engine.loss_model._eager_loss, backend=off(by))
+    engine.check_compiled(a_batch())
+    assert bool(engine.why_not_compiled) == wrong
+    if engine.why_not_compiled:
+        assert "as the gradient of model.embed_tokens.weight shows" in engine.why_not_compiled
+        assert engine.loss_model._loss == engine.loss_model._eager_loss
+    assert not engine.model.is_activation_checkpointing
+    assert all(parameter.grad is None for parameter in engine.model.parameters())
+
+
+def test_a_training_says_that_it_goes_on_uncompiled(
+    tiny_preset: Preset, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_model.torch, "compile", lambda function: compile_with(function, backend=off(math.nan)))
+    said: list[str] = []
+    settings = tiny_preset.with_training(tokens=1_024, engine={"compile": True})
+    trained = pretrain(tmp_path / "pretrain", settings, tokens_dir, tokenizer_dir, say=said.append)
+    assert said[0].startswith("training uncompiled: the C++ compiler makes wrong code of this model")
+    assert math.isfinite(trained.counts["loss"])
 
 
 def test_gradient_checkpointing_computes_the_same(made: Made) -> None:

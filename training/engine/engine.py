@@ -15,8 +15,9 @@ from codelm.config.rules import Strategy as StrategyName
 from codelm.config.rules import strategy_of
 from training import attention, checkpoint
 from training.data import Sample
+from training.engine.compilation import miscompiled, why_not_compilable
 from training.engine.loss_model import Compiled, LossModel
-from training.engine.precision import autocast, precision_of, why_not_compilable
+from training.engine.precision import autocast, precision_of
 from training.engine.ranks import Ranks
 from training.engine.sequence import SharedSequence
 from training.engine.strategy import Replicated, Strategy
@@ -65,6 +66,7 @@ class Engine:
         self.model = model
         name = strategy_of(settings, self.world.count)
         self.why_not_compiled = self._why_not_compiled(config, name)
+        self.has_compiled = False
         self.document_mask = config.data.document_mask
         self.attention = attention.prepare(model, config, self.device, half=self.precision != "no")
         self.sequence = SharedSequence(settings.sequence_parallel, self.world) if settings.sequence_parallel > 1 else None
@@ -73,9 +75,9 @@ class Engine:
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable()
         model.train()
-        loss_model = objective(model, config, None if self.why_not_compiled else COMPILED[name])
-        self.extras = loss_model.extras
-        self.strategy = self._strategy(name, loss_model, optimizer, config)
+        self.loss_model = objective(model, config, None if self.why_not_compiled else COMPILED[name])
+        self.extras = self.loss_model.extras
+        self.strategy = self._strategy(name, self.loss_model, optimizer, config)
         self._begin_at(0)
 
     def _why_not_compiled(self, config: PretrainConfig, name: StrategyName) -> str | None:
@@ -130,6 +132,26 @@ class Engine:
         self._sound &= parts.isfinite().all()
         # ranks that share a sequence have summed a part each, and `total` takes them for copies
         return parts * (self.sequence.size if self.sequence else 1)
+
+    def check_compiled(self, batch: Sample) -> None:
+        """Goes on uncompiled if the compiled model computes another gradient of a micro-batch than the model itself.
+
+        On processors; a GPU's compiler comes with torch. All ranks call it, before the first step, with a model that drops
+        nothing out.
+        """
+        if self.why_not_compiled or self.device.type != "cpu" or not isinstance(self.strategy, Replicated):
+            return
+        with self.autocast():
+            wrong = miscompiled(self.loss_model, *self.inputs(batch))
+        self.has_compiled = True
+        (anywhere,) = self.agree(wrong is not None)
+        if anywhere:
+            where = f", as the gradient of {wrong} shows" if wrong else ""
+            self.why_not_compiled = (
+                f"the C++ compiler makes wrong code of this model{where} (another one, such as CXX=clang++, or another"
+                " pretrain.engine.micro_batch_size may do better)"
+            )
+            self.loss_model.uncompile()
 
     def inputs(self, batch: Sample) -> tuple[Sample, torch.Tensor | None]:
         """A micro-batch on this rank's device, and what keeps its documents apart, if they are to be."""

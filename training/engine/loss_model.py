@@ -32,6 +32,10 @@ class LossModel(torch.nn.Module):
             for block in blocks(model):
                 block.compile()
 
+    def uncompile(self) -> None:
+        """Computes as it is written from now on, whole models only."""
+        self._loss = self._eager_loss
+
     def forward(self, batch: Sample, documents: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss to learn from, summed over the labels that count, and its parts, (len(KINDS) + len(extras),).
 

@@ -1,7 +1,4 @@
-"""What a machine can compute in, and whether it can compile."""
-
-import os
-import shutil
+"""What a machine can compute in."""
 
 import torch
 
@@ -23,12 +20,3 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """torch's autocast to a precision; weights stay in float32."""
     dtype = DTYPES.get(precision)
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
-
-
-def why_not_compilable(device: torch.device) -> str | None:
-    """Why torch.compile cannot work on this machine, or None if it can."""
-    if device.type == "cpu":
-        compiler = os.environ.get("CXX", "c++")
-        if not any(shutil.which(name) for name in (compiler, "g++", "clang++")):
-            return "no C++ compiler found (install g++ or clang++ for about twice the speed)"
-    return None

@@ -16,6 +16,7 @@ def test_values_are_yaml() -> None:
         "pretrain.fim={rate: 0.7}",
         "pretrain.fim.rate=0.8",
         "pretrain.engine.strategy=zero2",
+        "pretrain.engine.precision=no",
     ]
     preset = load_preset("nano").with_changes(parse_settings(given, Preset))
     assert preset.pretrain.learning_rate == 1e-3
@@ -24,6 +25,7 @@ def test_values_are_yaml() -> None:
     assert preset.pretrain.betas == (0.9, 0.99)
     assert preset.pretrain.fim.rate == 0.8, "a later one wins"
     assert preset.pretrain.engine.strategy == "zero2"
+    assert preset.pretrain.engine.precision == "no"
     assert preset.model == load_preset("nano").model
 
 
