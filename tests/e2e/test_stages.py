@@ -118,3 +118,47 @@ def test_a_gate_ends_it(project: Path) -> None:
     assert process.returncode == 1, said
     assert "stage 0: the gate is not passed" in said
     assert not (project / "run" / "stages" / "1-two").exists()
+
+
+def test_a_stage_goes_on_with_the_weights_of_another_and_has_a_second_round(project: Path) -> None:
+    """The window of the first stage, stretched; then a round of it from a checkpoint that the user names."""
+    short = {"aim": "to be short", "preset": "tiny.yaml", "evaluation": LITTLE, "gate": {"better_than_previous": False}}
+    stretched = {"context_length": 1024, "rope_scaling": {"method": "yarn", "factor": 2.0, "original_context": 512}}
+    stages = [
+        {**short, "id": "0", "name": "one", "pretrain": {"tokens": 40_960}},
+        {**short, "id": "0b", "name": "longer", "after": "0", "continues": True, "model": stretched,
+         "pretrain": {"tokens": 8_192, "watch": {"log_every": 1}}},
+    ]  # fmt: skip
+    text = yaml.safe_dump({"description": "A window, stretched", "stages": stages})
+    (project / "stages.yaml").write_text(text, encoding="utf-8")
+    process = start(project)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+
+    first, longer = project / "run/stages/0-one/round-1", project / "run/stages/0b-longer"
+    assert begun_with(longer / "round-1") == first / "pretrain" / "checkpoint-40"
+    assert losses(longer / "round-1")[0] < losses(first)[0], "it began anew"
+
+    named = longer / "round-1" / "pretrain" / "checkpoint-4"
+    process = start(project, "--stages", "0b", "--round", "2", "--resume-from", str(named))
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert begun_with(longer / "round-2") == named
+    review = json.loads((longer / "round-2" / "review.json").read_text(encoding="utf-8"))
+    assert (review["stage"], review["round"]) == ("0b", 2)
+
+    process = start(project, "--stages", "0b", "--round", "1", "--set", "model.layers=3")
+    said = process.communicate()[0]
+    assert process.returncode == 2
+    assert "stage 0b continues stage 0, which has another shape (layers 2 → 3)" in " ".join(said.split())
+
+
+def begun_with(round_: Path) -> Path:
+    """Where the weights of a round come from, by its record."""
+    return Path(json.loads((round_ / "round.json").read_text(encoding="utf-8"))["init"])
+
+
+def losses(round_: Path) -> list[float]:
+    """What a round's training logged."""
+    lines = (round_ / "pretrain" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
