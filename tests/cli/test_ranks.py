@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -207,3 +208,29 @@ def test_the_job_for_slurm_ends_with_a_checkpoint_and_comes_again(
     assert job.returncode == 0, err
     assert requeued.read_text(encoding="utf-8") == "requeue 7\n"
     assert [path.name for path in found(folder)] == [f"checkpoint-{metrics.read(folder)[-1]['step']}"]
+
+
+@pytest.mark.e2e
+def test_two_machines_with_a_rank_each(run: Path, tokens_dir: Path, preset_file: Path, tmp_path: Path) -> None:
+    """The command of the guide, by two agents of torchrun that know each other by an address alone, both on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    out = tmp_path / "pretrain"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "-m", "--", "cli.main", "train", "pretrain"]
+    options = ["--run", str(run), "--preset", str(preset_file), "--out", str(out), "--set", "pretrain.engine.strategy=fsdp2"]
+    agents = [
+        subprocess.Popen(
+            [*launcher, *options, "--set", f"pretrain.tokens={8 * 4 * 64}"],
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [agent.communicate()[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert [row["step"] for row in metrics.read(out) if "loss" in row] == list(range(1, 9)), "one writes, and each step once"
+    assert [path.name for path in found(out)] == ["checkpoint-8"]
