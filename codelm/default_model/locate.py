@@ -42,7 +42,7 @@ def named(path: Path) -> Path:
 def about(bundle: Path | None = None) -> Manifest | None:
     """The manifest of the bundle, None if there is no bundle.
 
-    Its counts: "model" (the GGUF's file name), "bytes", "parameters", "tokens" that it was trained on, "bits_per_byte",
+    Its counts: "model" (the GGUF's file name), "bytes", "parameters", "tokens" that it was trained on in all, "bits_per_byte",
     "exact_match" and "whole_line_match" on held-out files. Raises UserError if it cannot be read.
     """
     folder = bundle or BUNDLE

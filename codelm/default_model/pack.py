@@ -13,7 +13,7 @@ from codelm.errors import UserError
 from codelm.evaluation.evaluate import FILE as SCORES
 from codelm.evaluation.evaluate import PLOT, plot
 from codelm.export.bundle import PRESET, BundleMetadata
-from codelm.export.card import exported_before, model_card
+from codelm.export.card import exported_before, model_card, tokens_read
 from codelm.export.export import CARD, CURVES
 from codelm.models import parameter_count, served
 from codelm.stage import MANIFEST, Manifest, Stage
@@ -74,7 +74,7 @@ def pack(bundle: Path, model: Path, pretrain: Path, corpus: Path, evaluation: Pa
             "model": model.name,
             "bytes": size[model.name],
             "parameters": parameter_count(preset.model),
-            "tokens": trained.counts["tokens"],
+            "tokens": tokens_read(trained),
             "bits_per_byte": metadata.bits_per_byte,
             "exact_match": metadata.exact_match,
             "whole_line_match": metadata.whole_line_match,

@@ -196,6 +196,12 @@ def exported_before(models: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from exported_before(model.get("models", {}))
 
 
+def tokens_read(trained: Manifest) -> int:
+    """Tokens that a training has read, and before it those exported models with whose weights it went on."""
+    before = exported_before(trained.counts.get("models", {}))
+    return int(trained.counts["tokens"]) + sum(model["trained_tokens"] for model in before)
+
+
 def learned_before(trained: Manifest) -> str:
     """Of a model that was trained on from an exported one, a paragraph on what that one had read."""
     return "".join(

@@ -15,7 +15,7 @@ from codelm.errors import UserError
 from codelm.evaluation.evaluate import FILE as SCORES
 from codelm.evaluation.evaluate import PLOT
 from codelm.export.bundle import PRESET, BundleMetadata
-from codelm.export.card import model_card
+from codelm.export.card import model_card, tokens_read
 from codelm.export.gguf import write_f16
 from codelm.export.quantize import FORMATS, quantize
 from codelm.models import served, weights_sha256
@@ -46,7 +46,7 @@ def export(
     preset = preset.model_copy(update={"model": served(preset.model, context)})
     vocabulary = Tokenizer(tokenizer / TOKENIZER_FILE)
     weights = weights_sha256(checkpoint)
-    corpus_fingerprint, trained_tokens = fingerprint(corpus), trained.counts["tokens"]
+    corpus_fingerprint, trained_tokens = fingerprint(corpus), tokens_read(trained)
     metadata = BundleMetadata.of(preset, vocabulary.sha256, corpus_fingerprint, weights, trained_tokens, scores)
     inputs = {"weights": weights}
     if evaluation:

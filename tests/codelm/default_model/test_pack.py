@@ -107,6 +107,7 @@ def test_the_notices_of_the_model_that_it_began_with_stay(parts: dict[str, Path]
         names = {Path(name).name for name in archive.namelist()}
         assert archive.read("licenses/other.txt") == b"its terms"
     assert names == {"other.txt"} | {path.name for path in (parts["corpus"] / "licenses").glob("*.txt")}
+    assert Manifest.read(bundle).counts["tokens"] == Manifest.read(parts["pretrain"]).counts["tokens"] + 7
     assert "`first.gguf`" in (bundle / CARD).read_text(encoding="utf-8")
 
 
