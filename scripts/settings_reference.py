@@ -20,8 +20,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 HEAD = """# Every setting of a training
 
 Written by `python scripts/settings_reference.py`; a test holds it against the code. Each goes into a preset of your own or
-behind `--set`: `--set pretrain.fim.rate=0.7`, or as a group, `--set 'pretrain.fim={rate: 0.7}'`. What they are for stands in [the
-guide](training.md); the settings of a corpus stand in [another](corpus.md).
+behind `--set`: `--set pretrain.fim.rate=0.7`, or as a group, `--set 'pretrain.fim={rate: 0.7}'`. What they are for stands in
+[the guide](training.md); the settings of a corpus stand in [another](corpus.md).
 """
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     (

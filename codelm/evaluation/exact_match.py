@@ -20,7 +20,7 @@ def light_evaluation(
 
     Returns "exact_match" (over all places, 0 to 1), "whole_line_match", "end_of_line_match" and "edit_similarity", each None
     where the texts have no line to complete, and "places", how many there were. Exact match of a hundred places is a rough
-    figure: ± 5 points at 10 %. Where two checkpoints have the same, edit similarity tells the better one.
+    figure: ± 5 points at 10 %. Edit similarity is finer.
     """
     texts = held_out if isinstance(held_out, list) else texts_of(held_out, tokenizer)
     whole, ends = (draw_places(texts, places // 2, seed, whole_line) for whole_line in (True, False))
