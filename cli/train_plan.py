@@ -73,6 +73,8 @@ def plan(
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}", "give a file in a folder that there is")
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out} is a folder", f"give a file in it, such as {out / 'plan.html'}")
     if measure and device is not None and device.lower() != "here":
         raise UserError(f"--measure is for this machine, not for {device}", "leave out --device, or --measure")
     if measure and device is None:

@@ -50,6 +50,7 @@ def distill(
     if preset.pretrain.tokens is None:
         raise UserError("a distillation is as long as its tokens, not its minutes", "give --tokens")
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
+    origin.check_vocabulary(preset.model, Manifest.read(tokenizer).counts["vocab_size"])
     teacher = checkpoints.given(teacher, "--teacher")
     origin.check_tokenizer(teacher, inputs["tokenizer"], "--teacher", must_be_known=True)
     if restart:

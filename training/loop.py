@@ -97,7 +97,7 @@ class Loop:
 
     def check_compiled(self) -> None:
         """Compiles, and tells if training will go on uncompiled."""
-        if not self.drops_out:  # else each pass computes another model
+        if not self.drops_out and not self.engine.why_not_compiled:  # with dropout each pass computes another model
             self.progress(0, None, note="compiling")
             self.engine.check_compiled(next(iter(loader(self.samples, self.batches(0, 1), workers=0))))
         if self.config.engine.compile and self.engine.why_not_compiled:

@@ -1,10 +1,11 @@
-"""Checkpoints that a user gives for a run to begin with or to learn from: whether they fit, and what is told of them."""
+"""What a user gives a run to begin with or to learn from, tokenizer and checkpoints: whether it fits, what is told of it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from codelm.checkpoints import tokenizer_of
+from codelm.config.model import ModelConfig
 from codelm.config.preset import Preset, load_preset
 from codelm.errors import UserError
 from codelm.export.restore import SOURCE
@@ -21,6 +22,15 @@ OF_ONE_RUN = {"tokens": None, "minutes": None, "watch": {"early_stop": {"plateau
 
 ALL_BUT_GONE = 0.02
 """A share of the peak learning rate with which a training learns next to nothing."""
+
+
+def check_vocabulary(model: ModelConfig, entries: int) -> None:
+    """Raises UserError if the tokenizer of the run is not the one that the model is for."""
+    if entries != model.vocab_size:
+        raise UserError(
+            f"the run's tokenizer has {entries:,} entries, the model wants {model.vocab_size:,}",
+            "train another one with `codelm tokenizer train --preset …`, in a run folder of its own",
+        )
 
 
 def check_tokenizer(path: Path, tokenizer: str, option: str, must_be_known: bool) -> None:

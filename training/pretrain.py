@@ -46,6 +46,7 @@ def pretrain(
     """
     identity = {"model": preset.model.model_dump(), "pretrain": preset.pretrain.model_dump(exclude=OPERATIONAL)}
     inputs = {"tokens": Manifest.read(tokens).fingerprint, "tokenizer": Manifest.read(tokenizer).fingerprint}
+    origin.check_vocabulary(preset.model, Manifest.read(tokenizer).counts["vocab_size"])
     models = {}
     if init is not None:
         init = checkpoints.given(init, "--init")

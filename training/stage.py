@@ -106,9 +106,10 @@ def claim(stage: Stage) -> None:
         for change in differences(before, json.loads(json.dumps(settings)))
     ]
     if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
-            f"{stage.folder} holds a run with other settings ({', '.join(differing[:3])})",
-            "give another folder with --run, or throw that training away with --restart",
+            f"{stage.folder} holds a run with other settings ({', '.join(differing[:3])}{more})",
+            "give another folder with --out, or throw that training away with --restart",
         )
 
 

@@ -237,6 +237,10 @@ def folders(root: Path) -> Iterator[Path]:
         )
 
 
+PRETRAIN = "pretrain"
+"""The folder of a run that is meant where only the run is named."""
+
+
 def find_runs(root: Path) -> list[Run]:
     """All trainings in and below a folder, the newest first. Raises UserError if there is no such folder."""
     if not root.is_dir():
@@ -249,12 +253,17 @@ def find_runs(root: Path) -> list[Run]:
 
 
 def the_run(path: Path) -> Run:
-    """The training in a folder: itself, or the only one below it. Raises UserError if there are none or several."""
+    """The training in a folder: itself, the run's pretraining, or the only one below it.
+
+    Raises UserError if there are none, or several and no pretraining.
+    """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder", "give the folder of a run")
     inside = list(folders(path))
     if not inside:
         raise UserError(f"{path} holds no training", "give the folder of a run, such as `codelm runs list` shows")
+    if path / PRETRAIN in inside:
+        return read_run(path / PRETRAIN)
     if len(inside) > 1:
         some = ", ".join(folder.relative_to(path).as_posix() for folder in inside[:5])
         raise UserError(f"{path} holds {len(inside)} trainings ({some})", "give the folder of one of them")

@@ -65,7 +65,8 @@ def explained(error: ErrorDetails, model: type[BaseModel], where: str) -> UserEr
         fix = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
         return UserError(f"{where}: unknown key {key!r}", fix)
     message = error["msg"].removeprefix("Value error, ")
-    return UserError(f"{where}: {key}: {message[:1].lower()}{message[1:]}", f"correct {key!r}")
+    place, fix = (f"{where}: {key}", f"correct {key!r}") if key else (where, "change one of them")
+    return UserError(f"{place}: {message[:1].lower()}{message[1:]}", fix)
 
 
 def keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -67,6 +67,8 @@ def test_a_preset_of_ones_own(run: Path, tokens_dir: Path) -> None:
             ["--stages", "2b", "--set", "model.layers=10"],
             "stage 2b continues stage 2, which has another shape (layers 24 → 10)",
         ),
+        (["--out", "/tmp"], "--out /tmp is a folder"),
+        (["--set", "model.vocab_size=2048"], "model.vocab_size 2048 ≠ tokenizer.vocab_size 32768; change one of them"),
         (["--run", "/nowhere"], "/nowhere: no such run folder"),
     ],
 )

@@ -42,6 +42,16 @@ def test_a_run_with_other_settings_is_refused(train: Train, finished: Path, sett
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("entries", [512, 2048])
+def test_a_model_for_another_tokenizer_is_refused(
+    tiny_preset: Preset, tokens_dir: Path, tokenizer_dir: Path, tmp_path: Path, entries: int
+) -> None:
+    preset = tiny_preset.with_changes({"model": {"vocab_size": entries}, "tokenizer": {"vocab_size": entries}})
+    with pytest.raises(UserError, match=f"the run's tokenizer has 1,024 entries, the model wants {entries:,}"):
+        pretrain(tmp_path / "pretrain", preset, tokens_dir, tokenizer_dir)
+    assert not (tmp_path / "pretrain").exists()
+
+
 def test_a_run_on_other_tokens_is_refused(finished: Path, tokens_dir: Path, tokenizer_dir: Path, minute_preset: Path) -> None:
     settings = json.loads((finished / "settings.json").read_text(encoding="utf-8"))
     settings["inputs"]["tokens"] = "0" * 64

@@ -72,8 +72,9 @@ def test_one_training_is_meant(tmp_path: Path) -> None:
     one = make(tmp_path / "a" / "pretrain")
     assert the_run(tmp_path / "a").folder == the_run(one).folder == the_run(tmp_path).folder == one
     make(tmp_path / "a" / "distill")
-    with pytest.raises(UserError, match=r"holds 2 trainings \(distill, pretrain\)"):
-        the_run(tmp_path / "a")
+    assert the_run(tmp_path / "a").folder == one, "a run's pretraining, if there is more"
+    with pytest.raises(UserError, match=r"holds 2 trainings \(a/distill, a/pretrain\)"):
+        the_run(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         the_run(tmp_path / "b")
     (tmp_path / "b").mkdir()

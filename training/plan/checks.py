@@ -74,15 +74,6 @@ def check_continued(stage: Stage, before: Stage, theirs: ModelConfig, shape: Sha
         )
 
 
-def check_vocabulary(model: ModelConfig, entries: int) -> None:
-    """Raises UserError if the tokenizer of the run is not the one that the model is for."""
-    if entries != model.vocab_size:
-        raise UserError(
-            f"the run's tokenizer has {entries:,} entries, the model wants {model.vocab_size:,}",
-            "train another one with `codelm tokenizer train --preset …`, in a run folder of its own",
-        )
-
-
 def check_epochs(needed: int, present: int, allowed: float) -> None:
     """Raises UserError if the data would be read more often than is allowed. Tokens."""
     epochs = needed / max(present, 1)

@@ -17,6 +17,7 @@ from codelm.models import flops_per_token, parameter_count, serving_notes
 from codelm.progress import Progress, silent
 from codelm.stage import Manifest
 from codelm.tokenizer import FILE as TOKENIZER_FILE
+from training import origin
 from training.budget import DEFAULT_TOKENS_PER_PARAMETER, Budget
 from training.plan import checks, devices, sizes
 from training.plan.machine import Machine, machine_of
@@ -168,7 +169,7 @@ def refuse(stage: Stage, preset: Preset, present: Present) -> None:
         checks.check_quants(preset.model)
         checks.check_engine(preset, hardware.devices, machine)
         if present.vocab_size is not None:
-            checks.check_vocabulary(preset.model, present.vocab_size)
+            origin.check_vocabulary(preset.model, present.vocab_size)
         if present.tokens is not None and (needed := tokens_of(preset)):
             checks.check_epochs(needed, present.tokens, stage.data.max_epochs)
         if present.encoded is not None:
