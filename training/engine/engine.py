@@ -139,7 +139,8 @@ class Engine:
         On processors; a GPU's compiler comes with torch. All ranks call it, before the first step, with a model that drops
         nothing out.
         """
-        if self.why_not_compiled or self.device.type != "cpu" or not isinstance(self.strategy, Replicated):
+        whole = type(self.strategy) is Replicated  # FSDP2, which is one too, computes by hooks of its own
+        if self.why_not_compiled or self.device.type != "cpu" or not whole:
             return
         with self.autocast():
             wrong = miscompiled(self.loss_model, *self.inputs(batch))
