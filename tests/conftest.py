@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # before torch is loaded, and for the processes that tests start: on a machine that does something else besides, two
 # threads that wait for each other at every small matrix product are ten times slower than one
@@ -18,6 +19,10 @@ from codelm.config.corpus import CorpusConfig, LicensePolicy
 from codelm.config.preset import Preset, load_preset
 from codelm.corpus.build import build
 from codelm.stage import Manifest
+
+# how long an example takes tells of the machine and what else it does, not of the code
+settings.register_profile("codelm", settings(), deadline=None)
+settings.load_profile("codelm")
 
 TINY = Path(__file__).parent / "fixtures" / "tiny.yaml"
 SOURCES = "argparse.py ast.py asyncio copy.py dataclasses.py email heapq.py http json logging pprint.py textwrap.py zipfile.py"

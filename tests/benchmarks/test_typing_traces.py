@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typing_traces import Change, Kind, Trace, folder_changes, git_changes, make_trace, matching_brackets, retyped
 
@@ -18,7 +18,6 @@ def final_texts(trace: Trace) -> dict[str, str]:
     return trace.texts | {step.path: text for step, text in trace.replay()}
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(CODE, CODE), min_size=1, max_size=3), st.integers(0, 2**32))
 def test_a_trace_ends_in_the_new_texts(pairs: list[tuple[str, str]], seed: int) -> None:
     changes = [Change(f"{number}.py", old, new) for number, (old, new) in enumerate(pairs)]
@@ -28,7 +27,6 @@ def test_a_trace_ends_in_the_new_texts(pairs: list[tuple[str, str]], seed: int) 
     assert trace == make_trace(changes, seed)
 
 
-@settings(deadline=None)
 @given(CODE, st.integers(0, 2**32))
 def test_blocks_are_typed_anew(text: str, seed: int) -> None:
     change = retyped("a.py", text, seed)

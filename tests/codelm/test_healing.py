@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codelm.healing import MOST_TOKENS, Healer
@@ -112,7 +112,6 @@ def test_the_longest_of_real_tokens(model: LlamaCpp, healer: Healer) -> None:
     assert healed > len(long[:200]) // 2
 
 
-@settings(deadline=None)
 @given(data=st.data(), text=st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.just(""))
 def test_what_is_written_always_spells_what_was_typed(data: st.DataObject, model: LlamaCpp, healer: Healer, text: str) -> None:
     """Whatever the model prefers: here, chance does."""

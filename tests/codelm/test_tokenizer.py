@@ -61,7 +61,6 @@ def files(code_dir: Path) -> list[str]:
     return [path.read_text(encoding="utf-8") for path in sorted(code_dir.rglob("*.py"))]
 
 
-@settings(deadline=None)
 @given(TEXT | st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_text_survives(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
@@ -69,7 +68,6 @@ def test_every_text_survives(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.encode_batch([text, "x", text]) == [ids, tokenizer.encode("x"), ids]
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_text_is_never_read_as_a_special_token(tokenizer: Tokenizer, text: str) -> None:
     special = {getattr(tokenizer.fim, name) for name in tokenizer.fim.__dataclass_fields__}
@@ -84,7 +82,7 @@ def test_a_copy_in_another_process_is_the_same(tokenizer: Tokenizer) -> None:
     assert copy.sha256 == tokenizer.sha256
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=TEXT)
 def test_llama_cpp_gives_the_same_ids(tokenizer: Tokenizer, llama: llama_cpp.Llama, text: str) -> None:
     assert llama.tokenize(text.encode(), add_bos=False, special=False) == tokenizer.encode(text)
@@ -106,7 +104,6 @@ def test_llama_cpp_has_the_same_bytes_for_every_id(tokenizer: Tokenizer, llama: 
     assert [llama.detokenize([id_]) for id_ in range(tokenizer.vocab_size)] == tokenizer.token_bytes
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_a_token_of_lines_stays_in_its_line(tokenizer: Tokenizer, text: str) -> None:
     if tokenizer.split == "line":

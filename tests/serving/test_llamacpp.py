@@ -10,7 +10,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codelm import fim
@@ -59,7 +59,6 @@ def test_what_the_file_says_of_itself(model: LlamaCpp) -> None:
     assert model.metadata.name
 
 
-@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from([CODE, "\0", "\r\n\t", "a" * 5000]))
 def test_text_survives_tokenising(model: LlamaCpp, text: str) -> None:
     assert b"".join(map(model.piece, model.encode(text))) == text.encode()

@@ -130,7 +130,7 @@ def engines(gguf: Path) -> Any:
     with_drafts.close()
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(end=st.integers(10, len(CODE)), extra=st.text(st.sampled_from("self.xy =+()\n:"), max_size=12), lines=st.integers(1, 4))
 def test_the_text_is_the_same_with_and_without(
     engines: tuple[Engine, Engine], same: Any, complete: Any, end: int, extra: str, lines: int

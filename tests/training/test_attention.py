@@ -152,7 +152,7 @@ def test_the_flash_kernel_of_torch_takes_our_arguments() -> None:
             assert [tensor.grad.shape for tensor in (query, key, value)] == [query.shape, key.shape, value.shape]  # type: ignore[union-attr]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6).filter(lambda row: sum(row) >= 12), min_size=1, max_size=3))
 def test_where_documents_begin(rows: list[list[int]]) -> None:
     positions = torch.stack([positions_of(row)[0][:12] for row in rows])

@@ -37,7 +37,7 @@ def test_muon_is_for_the_matrices_of_the_blocks(tiny_preset: Preset) -> None:
     assert not kinds
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 24), more=st.integers(0, 40), seed=st.integers(0, 2**31))
 def test_the_orthogonal_factor(rows: int, more: int, seed: int) -> None:
     matrix = torch.randn(2, rows, rows + more, generator=torch.Generator().manual_seed(seed))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codelm.corpus.languages import language_map
@@ -46,7 +46,6 @@ LINES = {
 }
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(LINES)), st.data())
 def test_any_text_has_whole_nodes_or_none(language: str, data: st.DataObject) -> None:
     line = st.sampled_from(LINES[language]) | st.text(max_size=10)

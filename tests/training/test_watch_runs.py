@@ -120,7 +120,7 @@ JSON = st.recursive(
 CONTENT = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()) | st.none()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FILES), content=CONTENT)
 def test_no_file_can_break_the_list(tmp_path: Path, name: str, content: bytes | None) -> None:
     """content: None for a file that is missing."""

@@ -60,7 +60,7 @@ def test_a_copied_function_is_found_with_all_that_is_told_of_it(index_of: Build)
     assert [{key: copy[key] for key in copies[0]} for copy in found.also_in] == copies
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), kinds=st.sampled_from([1, 2, 3, 40, 1000]))
 def test_every_run_of_thirty_lexemes_is_found(data: st.DataObject, kinds: int) -> None:
     """Also where the corpus repeats itself so much that the same fingerprint stands at many places."""

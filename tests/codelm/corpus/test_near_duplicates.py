@@ -184,7 +184,7 @@ families = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(families, st.sampled_from([0.5, 0.7, 0.9]), st.randoms(use_true_random=False))
 def test_against_brute_force(family: list[tuple[int, set[int]]], threshold: float, random: object) -> None:
     """Members of a family lack some of its shingles. The invariants, and the very result of comparing all candidates."""

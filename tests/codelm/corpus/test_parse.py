@@ -41,7 +41,7 @@ def test_the_standard_library_is_taken_but_not_its_first_half() -> None:
     assert cut > 0.5 * len(files)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(["Python", *GRAMMARS]), st.text(max_size=200))
 def test_any_text_is_parsed(language: str, text: str) -> None:
     found = parse_rejection(text, text.encode(), language, Filters())

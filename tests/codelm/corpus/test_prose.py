@@ -45,7 +45,7 @@ def test_marks_and_grammar_nearly_agree() -> None:
     assert differing < 0.1 * total
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(marks())), st.text(alphabet="ab \n\"'#/*-;(){}[]%!`\\=<>@é", max_size=80))
 def test_any_text_has_spans_in_order(language: str, text: str) -> None:
     data = text.encode()

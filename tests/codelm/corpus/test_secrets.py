@@ -218,7 +218,7 @@ FRAGMENTS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=40), st.from_regex(r"[A-Za-z0-9+/]{36}", fullmatch=True)))
 )

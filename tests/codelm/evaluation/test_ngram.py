@@ -47,7 +47,7 @@ def by_the_book(stream: list[int], context: tuple[int, ...], token: int, highest
     return probability(context)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STREAMS, st.lists(st.integers(0, VOCABULARY - 1), max_size=5), st.integers(1, 4))
 def test_it_is_a_probability_and_the_one_of_the_formula(stream: list[int], context: list[int], order: int) -> None:
     model = NgramModel(np.array(stream, dtype=np.uint16), VOCABULARY, order)
@@ -59,7 +59,7 @@ def test_it_is_a_probability_and_the_one_of_the_formula(stream: list[int], conte
         assert distribution[token] == pytest.approx(by_the_book(stream, used, token, order), rel=1e-5, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STREAMS, st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=12), st.integers(1, 5))
 def test_rows_are_scored_with_those_probabilities(stream: list[int], row: list[int], order: int) -> None:
     model = NgramModel(np.array(stream), VOCABULARY, order)

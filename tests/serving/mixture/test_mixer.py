@@ -52,7 +52,7 @@ def written(
     return vocabulary.decode(context[start:]).decode(errors="replace")
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_probabilities_sum_to_one(mixer: Mixer, vocabulary: Tokenizer, data: st.DataObject) -> None:
     texts = st.lists(st.sampled_from(["foo", "bar", "(", ")", "\n", "    ", " = ", "é", "self."]), max_size=40).map("".join)

@@ -72,7 +72,7 @@ requests = st.builds(
 reasons = st.sampled_from(StopReason)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(code, requests, reasons)
 def test_what_is_left_is_a_piece_of_the_text(text: str, request: CompletionRequest, reason: StopReason) -> None:
     left = postprocess(text, request, reason).text
@@ -80,14 +80,14 @@ def test_what_is_left_is_a_piece_of_the_text(text: str, request: CompletionReque
     assert left.count("\n") <= text.count("\n")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(code, requests, reasons)
 def test_twice_is_once(text: str, request: CompletionRequest, reason: StopReason) -> None:
     once = postprocess(text, request, reason).text
     assert postprocess(once, request, reason).text == once
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(code, requests, reasons)
 def test_no_closer_without_partner_comes_in(text: str, request: CompletionRequest, reason: StopReason) -> None:
     place = Place.of(request)

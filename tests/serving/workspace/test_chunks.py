@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.workspace.chunks import MAX_LINES, Chunk, cut, head
@@ -19,7 +19,6 @@ def test_cases(case: dict[str, Any]) -> None:
     assert [chunk.text.split("\n")[0] for chunk in cut("a", case["text"])] == case["starts"]
 
 
-@settings(deadline=None)
 @given(texts)
 def test_every_line_with_text_is_in_one_chunk(text: str) -> None:
     lines = text.split("\n")
@@ -35,7 +34,6 @@ def test_every_line_with_text_is_in_one_chunk(text: str) -> None:
     assert {number for number, line in enumerate(lines) if line.strip()} <= set(seen)
 
 
-@settings(deadline=None)
 @given(texts)
 def test_a_head_holds_lines_of_its_chunk_in_their_order(text: str) -> None:
     for chunk in cut("a.py", text):

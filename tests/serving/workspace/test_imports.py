@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.workspace.imports import Imports
@@ -19,7 +19,6 @@ def test_cases(case: dict[str, Any]) -> None:
     assert Imports(case["files"]).of(case["path"], case["text"]) == set(case["imports"])
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(paths, st.sampled_from([".py", ".ts", ".go", ".rs", ".h", ""])), min_size=1, max_size=9),
     st.text(max_size=30),

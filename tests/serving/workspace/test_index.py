@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.workspace.chunks import Chunk, cut
@@ -22,7 +22,6 @@ def by_chunk(index: Index) -> dict[Chunk, float]:
     return {chunk: round(float(scores[number]), 4) for number, chunk in index.known(range(len(index.chunks)))}
 
 
-@settings(deadline=None)
 @given(changes)
 def test_what_came_and_went_leaves_no_trace(changes: list[tuple[str, str | None]]) -> None:
     index = Index()
@@ -82,7 +81,6 @@ def test_the_parts_of_identifiers() -> None:
     assert words("func (s *Server) ServeHTTP(w) { x }").counts["=ServeHTTP"] == 1
 
 
-@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_has_words(text: str) -> None:
     found = words(text)

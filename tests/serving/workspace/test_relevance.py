@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.request import RecentKind
@@ -109,7 +109,6 @@ lines = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(lines, max_size=6), lines, st.integers(0, 2 * SMALL_BUDGET))
 def test_no_repetitions_and_no_more_than_fits(files: list[list[str]], open_lines: list[str], budget: int) -> None:
     index = Index()

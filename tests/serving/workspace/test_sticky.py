@@ -1,6 +1,6 @@
 """Chunks that stay in their places."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.workspace.chunks import Chunk
@@ -114,7 +114,6 @@ def test_a_chunk_whose_text_has_changed_is_renewed_at_a_jump() -> None:
 scores = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.01, 4), max_size=6)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 100), st.sampled_from(["one", "two"]), scores), max_size=30),
     st.sampled_from([50, 250, 300, 420]),

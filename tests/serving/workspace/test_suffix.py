@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.workspace.suffix import DOCUMENTS, SuffixSnapshots, closers_of
@@ -21,7 +21,6 @@ def test_cases(case: dict[str, Any]) -> None:
     assert shown[-1] == (first if case["same"] else last)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.text(st.sampled_from("f(){}'\n"), max_size=6), st.text(st.sampled_from(")}'\nx"), max_size=6)), max_size=20

@@ -44,7 +44,7 @@ def reason(root: Path, path: str) -> str:
     return str(error.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(paths, max_size=8),
     ignores,

@@ -27,7 +27,7 @@ def piece_of(ids: Iterable[int], prose: Iterable[bool] | None = None) -> Piece:
     return Piece(array, np.array(list(prose), dtype=bool) if prose is not None else np.zeros(len(array), dtype=bool), 0)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(TEXT, st.booleans(), st.integers(0, 2**32), st.sampled_from(fim.Order))
 def test_an_example_of_a_piece(tokenizer: Tokenizer, text: str, whole: bool, seed: int, order: fim.Order) -> None:
     tokens = tokenizer.fim
@@ -55,7 +55,7 @@ def test_an_example_of_a_piece(tokenizer: Tokenizer, text: str, whole: bool, see
     assert MIDDLE not in kinds[: len(kinds) - len(middle) - 1]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(TEXT, st.data())
 def test_parts_are_encoded_as_if_apart(tokenizer: Tokenizer, text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), min_size=2, max_size=2)))
@@ -90,7 +90,6 @@ def test_a_comment_stays_prose_where_its_tokens_change(tokenizer: Tokenizer) -> 
     assert seen == {CODE, PROSE}
 
 
-@settings(deadline=None)
 @given(CODE_TEXT, st.integers(0, 2**32))
 def test_a_piece_that_begins_inside_a_character_stays_as_it_is(tokenizer: Tokenizer, text: str, seed: int) -> None:
     broken = piece_of(tokenizer.encode("日" + text)[1:])

@@ -22,7 +22,7 @@ NO_FIM = FimConfig(rate=0)
 SHARES = st.lists(st.floats(1e-3, 1), min_size=1, max_size=8).map(lambda shares: [s / sum(shares) for s in shares])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SHARES, st.integers(0, 5000), st.integers(1, 3000))
 def test_every_source_has_its_share_at_any_moment(shares: list[float], first: int, count: int) -> None:
     turns = Turns(shares)
@@ -36,7 +36,7 @@ def test_every_source_has_its_share_at_any_moment(shares: list[float], first: in
         assert abs(seen[number] - share * (first + count)) <= 1 + len(shares) / 2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SHARES, st.lists(st.integers(0, 20_000), min_size=1, max_size=20))
 def test_turns_do_not_depend_on_what_was_asked_before(shares: list[float], numbers: list[int]) -> None:
     turns = Turns(shares)

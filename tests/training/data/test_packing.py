@@ -34,7 +34,7 @@ def texts(shard: TokenShard) -> list[list[int]]:
     return [[*shard.ids[a:b].tolist(), END] for a, b in zip(shard.offsets, shard.offsets[1:], strict=False)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LENGTHS, st.integers(4, 50), st.integers(0, 3), st.integers(0, 2))
 def test_a_stream_holds_every_token_once(make_shard: MakeShard, lengths: list[int], length: int, seed: int, epoch: int) -> None:
     shard = make_shard(lengths)
@@ -54,7 +54,7 @@ def test_a_stream_holds_every_token_once(make_shard: MakeShard, lengths: list[in
     assert seen.total() - surplus == once.total() * (epoch + 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LENGTHS, st.integers(4, 50), st.integers(0, 3))
 def test_documents_stand_whole_in_a_stream(make_shard: MakeShard, lengths: list[int], length: int, seed: int) -> None:
     shard = make_shard(lengths)
@@ -74,7 +74,7 @@ def test_documents_stand_whole_in_a_stream(make_shard: MakeShard, lengths: list[
         assert sorted(found) == sorted(texts(shard))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LENGTHS, st.integers(4, 50), st.integers(0, 3), st.integers(0, 2))
 def test_best_fit_holds_every_token_once(make_shard: MakeShard, lengths: list[int], length: int, seed: int, epoch: int) -> None:
     shard = make_shard(lengths)

@@ -32,7 +32,7 @@ def windows(packing: RepositoryPacking, epoch: int) -> list[list[Piece]]:
     return [list(packing.pieces(n)) for n in range(packing.begins[epoch], packing.begins[epoch + 1])]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.sampled_from("abc")), min_size=1, max_size=12).filter(
         lambda files: any(size for size, _ in files)

@@ -52,7 +52,7 @@ SENTENCE = (
     newline=st.sampled_from(["\n", "\r\n"]),
     upper=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_wrapped_anywhere_in_any_comment(
     comment: str, kind: str, license: str, breaks: list[int], newline: str, upper: bool
 ) -> None:
@@ -67,7 +67,7 @@ def test_wrapped_anywhere_in_any_comment(
 
 
 @given(st.text(max_size=300) | st.from_regex(r"(SPDX-License-Identifier:|GNU|GPL|[ ()\n*/]|MIT|OR|AND|WITH|v?2\.0){1,30}"))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_has_a_header_or_none(text: str) -> None:
     found = header_license(text)
     assert found is None or (found.spdx and 0 < found.confidence <= 1)

@@ -106,7 +106,7 @@ def test_policies_of_the_user() -> None:
 
 
 @given(st.text(alphabet="()MITANDORWITH .-+0gpl\n", max_size=60) | st.text(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_expression_is_canonical_or_unknown(expression: str) -> None:
     once = canonical(expression)
     assert once is None or canonical(once) == once
