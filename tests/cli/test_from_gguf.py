@@ -50,9 +50,12 @@ def test_trained_on_exported_and_served(mine: Path, gguf: Path, trained: Path) -
     codelm("export", "--run", mine)
     card = (mine / "export" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"`{gguf.name}` (SHA-256 `{file_sha256(gguf)[:16]}`)" in card
-    model = LlamaCpp(mine / "export" / gguf.name)
-    assert model.metadata.trained_tokens == 8 * 2 * 512
-    model.close()
+    read = {}
+    for name, path in {"first": gguf, "after": mine / "export" / gguf.name}.items():
+        model = LlamaCpp(path)
+        read[name] = model.metadata.trained_tokens
+        model.close()
+    assert read["after"] == read["first"] + 8 * 2 * 512
     # and from what came of it, once more, by an adapter
     codelm("train", "lora", "--run", mine, "--base", mine / "export" / gguf.name, "--tokens", 2 * 2 * 512)
     assert begun_with(mine / "lora") == gguf.name
