@@ -1,8 +1,8 @@
 """Training on a CPU: how fast the loop is against a plain Hugging Face `Trainer` in float32.
 
-The same shape, data and batch, in alternating rounds, by the medians of whole steps: the preset with its own optimiser, and
-with AdamW, which is the Trainer's; and the share of the loop's own time that is neither forward, backward nor step. What is
-learned by it is speedrun_cpu.py's to say.
+The same shape, data and batch, in alternating rounds, each in a process of its own, by the medians of whole steps: the preset
+with its own optimiser, and with AdamW, which is the Trainer's; and the share of the loop's own time that is neither forward,
+backward nor step. What is learned by it is speedrun_cpu.py's to say.
 
     python benchmarks/train_cpu.py
     python benchmarks/train_cpu.py --preset benchmarks/20m-512.yaml --rounds 1
@@ -16,6 +16,8 @@ import os
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is loaded: both sides co
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState
 
 from codelm.config.corpus import CorpusConfig
 from codelm.config.preset import Preset, load_preset
@@ -94,7 +95,6 @@ def trainer_speed(folder: Path, data: Path, preset: Preset, steps: int) -> float
         train_dataset=TrainerSamples(samples, steps * preset.pretrain.batch_size),
         callbacks=[clock],
     ).train()
-    AcceleratorState._reset_state(reset_partial_state=True)  # else what comes next would have to be float32 too
     seconds = np.diff(clock.ends)[WARM_UP_STEPS - 1 :]
     return preset.pretrain.batch_size * preset.model.context_length / float(np.median(seconds))
 
@@ -103,16 +103,18 @@ def throughput(folder: Path, data: Path, preset: Preset, rounds: int, steps: int
     """Alternating rounds of the preset, of the preset with AdamW as the Trainer has it, and of the Trainer; their medians."""
     adamw = preset.with_training(optimizer="adamw")
     ours, with_adamw, overheads, trainer = [], [], [], []
-    for number in range(rounds):
-        speed, overhead = our_speed(folder / f"ours-{number}", data, preset, steps)
-        ours.append(speed)
-        overheads.append(overhead)
-        if preset.pretrain.optimizer != "adamw":
-            speed, _ = our_speed(folder / f"adamw-{number}", data, adamw, steps)
-        with_adamw.append(speed)
-        trainer.append(trainer_speed(folder / f"trainer-{number}", data, preset, steps))
-        told = f"ours {ours[-1]:,.0f} tokens/s, with AdamW {with_adamw[-1]:,.0f}, Trainer in float32 {trainer[-1]:,.0f}"
-        print(f"round {number + 1}: {told}", flush=True)
+    # what one side tells torch or the C library must not help or hinder the other
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
+        for number in range(rounds):
+            speed, overhead = alone.submit(our_speed, folder / f"ours-{number}", data, preset, steps).result()
+            ours.append(speed)
+            overheads.append(overhead)
+            if preset.pretrain.optimizer != "adamw":
+                speed, _ = alone.submit(our_speed, folder / f"adamw-{number}", data, adamw, steps).result()
+            with_adamw.append(speed)
+            trainer.append(alone.submit(trainer_speed, folder / f"trainer-{number}", data, preset, steps).result())
+            told = f"ours {ours[-1]:,.0f} tokens/s, with AdamW {with_adamw[-1]:,.0f}, Trainer in float32 {trainer[-1]:,.0f}"
+            print(f"round {number + 1}: {told}", flush=True)
     median, adamw_median, peer = (statistics.median(speeds) for speeds in (ours, with_adamw, trainer))
     return {
         "optimizer": preset.pretrain.optimizer,

@@ -15,6 +15,7 @@ from codelm.config.rules import Strategy as StrategyName
 from codelm.config.rules import strategy_of
 from training import attention, checkpoint
 from training.data import Sample
+from training.engine.allocator import keep_freed_memory
 from training.engine.compilation import miscompiled, why_not_compilable
 from training.engine.loss_model import Compiled, LossModel
 from training.engine.precision import autocast, precision_of
@@ -61,6 +62,7 @@ class Engine:
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         if self.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which transformers loads, warns if it has to guess
+            keep_freed_memory()
         self.precision = precision_of(settings.precision)
         self.keeps_average = config.ema is not None
         self.model = model
