@@ -9,7 +9,8 @@ import typer
 from codelm.errors import UserError
 
 if TYPE_CHECKING:
-    from codelm.evaluation.systems import System
+    from cli.served import Served
+    from codelm.evaluation.systems import TrainedModel
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -69,7 +70,7 @@ def evaluate(
         folder = RunFolder(run, display)
         folder.results_of(about.resolve().stem if about else stage, average)
         first = system_at(about) if about else folder.trained_model(stage, average)
-        systems = [first, *(folder.baselines(stage) if baselines else ()), *map(system_at, beside or ())]
+        systems = [first, *(folder.baselines(first.context) if baselines else ()), *map(system_at, beside or ())]
         names = [system.name for system in systems]
         if repeated := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f"{repeated} would stand in the table twice", "give each model once")
@@ -82,7 +83,7 @@ def evaluate(
     typer.echo(f"see {folder.evaluate / FILE}, and {folder.evaluate / ANSWERS} for what each wrote")
 
 
-def system_at(path: Path, name: str | None = None) -> "System":
+def system_at(path: Path, name: str | None = None) -> "TrainedModel | Served":
     """A GGUF, a checkpoint, or the newest one of a training or a run. Raises UserError if it is none of them.
 
     name: of the latter ones in the table, instead of the path.

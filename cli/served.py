@@ -16,7 +16,9 @@ class Served:
         """threads: as `codelm serve` takes them. Raises UserError if the file is none that `codelm serve` would take."""
         from serving.llamacpp import LlamaCpp
 
-        LlamaCpp(path, threads, sequences=1).close()
+        model = LlamaCpp(path, threads, sequences=1)
+        self.context = model.metadata.context_length
+        model.close()
         self.path = path
         self.threads = threads
         self.name = path.name

@@ -140,11 +140,10 @@ class RunFolder:
         checkpoint = merged if merged.is_dir() and not average else self.checkpoint(stage, average)
         return TrainedModel(self.preset(stage).name, checkpoint, self.tokenizer / FILE)
 
-    def baselines(self, stage: str = "pretrain") -> "list[System]":
-        """What any model stands beside, on the run's own corpus, in windows of the context of a training stage's model."""
+    def baselines(self, window: int) -> "list[System]":
+        """What any model stands beside, on the run's own corpus. window: tokens that it sees, which these are scored by too."""
         from codelm.evaluation.baselines import Ngram, SimilarLine
 
-        window = load_preset(str(self.path / stage / "preset.yaml")).model.context_length
         return [Ngram(self.tokens, self.tokenizer, window), SimilarLine()]
 
     def run_export(

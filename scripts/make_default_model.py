@@ -33,7 +33,8 @@ def make(run: Path, stage: str, beside: list[Path], places: int, tokens: int, as
         folder.results_of(stage)
         evaluation = folder.evaluate
         others = [system_at(path, path.name) for path in beside]  # the record tells no paths of this machine
-        folder.run_evaluate(config, [folder.trained_model(stage), *folder.baselines(stage), *others])
+        trained = folder.trained_model(stage)
+        folder.run_evaluate(config, [trained, *folder.baselines(trained.context), *others])
         folder.run_export(stage=stage)
         model = folder.bundle(stage)
         check(model, Manifest.read(folder.corpus))

@@ -1,5 +1,6 @@
 """What an evaluation compares: anything that writes a line at a place, and may know how likely a text is."""
 
+import json
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -58,6 +59,12 @@ class TrainedModel:
         self.tokenizer = Tokenizer(tokenizer)
         self.identity = f"{weights_sha256(checkpoint)} {self.tokenizer.sha256}"
 
+    @property
+    def context(self) -> int:
+        """Tokens that it was trained to see."""
+        context: int = json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+        return context
+
     @cached_property
     def model(self) -> Any:
         """The loaded model, on the GPU if there is one."""
@@ -79,5 +86,5 @@ class TrainedModel:
         from codelm.evaluation.bits_per_byte import by_window, nats_of, windows_of
 
         shard = held_out.shard(self.tokenizer)
-        windows = windows_of(shard, self.tokenizer, self.model.config.max_position_embeddings, max_tokens)
+        windows = windows_of(shard, self.tokenizer, self.context, max_tokens)
         return by_window(nats_of(self.model, windows), windows, self.tokenizer)

@@ -47,10 +47,11 @@ def test_a_model_its_baselines_and_others_stand_in_one_table(copy: Path, checkpo
     assert "unchanged" in again.stderr
 
 
-def test_a_gguf_is_asked_as_it_is_served(copy: Path, gguf: Path) -> None:
-    process = evaluate("--run", copy, *QUICK, "--model", gguf, "--json")
+def test_a_gguf_is_asked_as_it_is_served_and_needs_no_training_in_the_run(copy: Path, trained: Path, gguf: Path) -> None:
+    (copy / trained.name).unlink()
+    process = evaluate("--run", copy, *QUICK, "--model", gguf, "--baselines", "--json")
     assert process.returncode == 0, process.stderr
-    (system,) = json.loads(process.stdout)["systems"]
+    system, *_ = json.loads(process.stdout)["systems"]
     assert system["name"] == "tiny-q8_0.gguf"
     assert system["bits_per_byte"] is None
     assert 0 <= system["end_of_line"]["edit_similarity"]["value"] <= 1
