@@ -134,7 +134,7 @@ class Loop:
     def train(self, watcher: Watcher) -> None:
         """Steps from where the run stands until it ends."""
         batches = iter(loader(self.samples, self.batches(watcher.done, watcher.budget.steps), self.config.engine.workers))
-        with finishing_the_step(self.engine.leads) as interrupted:
+        with finishing_the_step(self.engine.leads) as asked:
             ended = False
             while not ended:
                 share = learning_rate_share(watcher.done, watcher.budget.steps, self.config)
@@ -142,7 +142,7 @@ class Loop:
                     batch = self.next_batch(batches)
                 step = self.step(batch, watcher.done, share)
                 try:
-                    ended = watcher.after_step(step, interrupted.is_set() or self.engine.world.orphaned())
+                    ended = watcher.after_step(step, bool(asked) or self.engine.world.orphaned())
                 except NotFiniteError as error:
                     raise self.not_finite(error.step) from None
 
@@ -196,19 +196,18 @@ def sum_of(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def finishing_the_step(tells: bool) -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event instead of ending the process; after Ctrl-C, either of them does so at once.
+def finishing_the_step(tells: bool) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are put down in the list instead of ending the process; after Ctrl-C, either of them does so at once.
 
     tells: whether a user hears of it, on stderr.
 
     SIGTERM may come more than once: from a scheduler to every process, and again by way of the launcher.
     """
-    interrupted = threading.Event()
+    received: list[int] = []  # no threading.Event: a handler that interrupts a handler would wait for its lock for ever
     if threading.current_thread() is not threading.main_thread():
-        yield interrupted
+        yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    received: list[int] = []
 
     def on_signal(number: int, frame: Any) -> None:
         if received and signal.SIGINT in (number, received[0]):
@@ -216,14 +215,13 @@ def finishing_the_step(tells: bool) -> Iterator[threading.Event]:
             signal.raise_signal(number)
             return
         received.append(number)
-        interrupted.set()
         if number == signal.SIGINT and tells:
             os.write(2, TOLD.encode())  # print() is not for signal handlers
 
     for number in before:
         signal.signal(number, on_signal)
     try:
-        yield interrupted
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
