@@ -1,6 +1,5 @@
 """What an evaluation compares: anything that writes a line at a place, and may know how likely a text is."""
 
-import json
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -61,8 +60,8 @@ class TrainedModel:
 
     @property
     def context(self) -> int:
-        """Tokens that it was trained to see."""
-        context: int = json.loads((self.checkpoint / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+        """Tokens that it was trained to see. Raises UserError if the checkpoint is damaged."""
+        context: int = self.model.config.max_position_embeddings
         return context
 
     @cached_property
