@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from codelm.config.corpus import LicensePolicy
-from codelm.config.preset import load_preset
+from codelm.config.preset import Preset, load_preset
+from codelm.default_model.locate import default_model
 from codelm.errors import UserError
 from codelm.evaluation.evaluate import FILE as SCORES
 from codelm.evaluation.evaluate import PLOT, plot
 from codelm.export.bundle import PRESET, BundleMetadata
 from codelm.export.card import exported_before, model_card, tokens_read
 from codelm.export.export import CARD, CURVES
+from codelm.export.rewrite import set_text
 from codelm.models import parameter_count, served
 from codelm.stage import MANIFEST, Manifest, Stage
 
@@ -50,8 +52,6 @@ def pack(bundle: Path, model: Path, pretrain: Path, corpus: Path, evaluation: Pa
         shutil.copyfile(model, folder / model.name)
         shutil.copyfile(pretrain / PRESET, folder / PRESET)
         shutil.copyfile(pretrain / CURVES, folder / CURVES)
-        (folder / SCORES).write_text(dumped(scores), encoding="utf-8")
-        plot(scores, folder / PLOT)
         (folder / METRICS).write_text(thinned((pretrain / METRICS).read_text(encoding="utf-8")), encoding="utf-8")
         record = {"training": described(trained), "corpus": described(data, ABOUT_CORPUS), "export": described(exported)}
         (folder / RECORD).write_text(dumped(record), encoding="utf-8")
@@ -67,19 +67,61 @@ def pack(bundle: Path, model: Path, pretrain: Path, corpus: Path, evaluation: Pa
             texts |= texts_of(before / LICENSES)
         (folder / NOTICE).write_text(notice, encoding="utf-8")
         zip_texts(texts, folder / LICENSES)
-        size = {model.name: model.stat().st_size}
-        card = model_card(preset, metadata, trained, data, size, scores, [CURVES, PLOT])
-        (folder / CARD).write_text(card, encoding="utf-8")
-        stage.counts = {
-            "model": model.name,
-            "bytes": size[model.name],
-            "parameters": parameter_count(preset.model),
-            "tokens": tokens_read(trained),
-            "bits_per_byte": metadata.bits_per_byte,
-            "exact_match": metadata.exact_match,
-            "whole_line_match": metadata.whole_line_match,
-        }
+        stage.counts = write_scores(folder, model.name, scores, preset, metadata, trained, data)
     return Manifest.read(bundle)
+
+
+def rescore(bundle: Path, evaluation: Path, as_served: Path) -> Manifest:
+    """Writes another evaluation of the model that stands in the place of its scores; its weights stay as they are.
+
+    evaluation, as_served: as `pack` takes them, of the model read back and of its file. What the file tells of itself is
+    written anew too. Raises UserError if the places differ, or if there is no whole bundle; that is then left alone.
+    """
+    model = default_model(bundle)
+    stood, scores = Manifest.read(bundle), merged(evaluation, as_served)
+    record = json.loads((bundle / RECORD).read_text(encoding="utf-8"))
+    trained, data = (manifest_of(record[name]) for name in ("training", "corpus"))
+    exported = record["export"]["config"]
+    measured = {name: Manifest.read(evaluation).counts[name] for name in ("bits_per_byte", "exact_match", "whole_line_match")}
+    before = BundleMetadata.model_validate(exported["metadata"])
+    metadata = before.model_copy(update=measured | {"trained_tokens": tokens_read(trained)})
+    exported["metadata"] = metadata.model_dump(mode="json")
+    preset = load_preset(str(bundle / PRESET))
+    preset = preset.model_copy(update={"model": served(preset.model, metadata.context_length)})
+    stage = Stage(bundle, {"model": exported["model"], "scores": scores}, stood.inputs)
+    with stage.build() as folder:
+        shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+        for key, text in metadata.to_gguf().items() - before.to_gguf().items():
+            set_text(folder / model.name, key, text)
+        (folder / RECORD).write_text(dumped(record), encoding="utf-8")
+        stage.counts = write_scores(folder, model.name, scores, preset, metadata, trained, data)
+    return Manifest.read(bundle)
+
+
+def write_scores(
+    folder: Path,
+    model: str,
+    scores: dict[str, Any],
+    preset: Preset,
+    metadata: BundleMetadata,
+    trained: Manifest,
+    data: Manifest,
+) -> dict[str, Any]:
+    """Writes table, plot and card beside a model; returns what the bundle's manifest counts."""
+    (folder / SCORES).write_text(dumped(scores), encoding="utf-8")
+    plot(scores, folder / PLOT)
+    size = {model: (folder / model).stat().st_size}
+    card = model_card(preset, metadata, trained, data, size, scores, [CURVES, PLOT])
+    (folder / CARD).write_text(card, encoding="utf-8")
+    return {
+        "model": model,
+        "bytes": size[model],
+        "parameters": parameter_count(preset.model),
+        "tokens": tokens_read(trained),
+        "bits_per_byte": metadata.bits_per_byte,
+        "exact_match": metadata.exact_match,
+        "whole_line_match": metadata.whole_line_match,
+    }
 
 
 def check(model: Path, corpus: Manifest) -> None:
@@ -123,6 +165,11 @@ def described(manifest: Manifest, counts: tuple[str, ...] | None = None) -> dict
     """What a manifest tells of how its stage was made. counts: those to keep; None: all."""
     kept = manifest.model_dump(mode="json", exclude={"outputs", "schema_version", "key"})
     return kept | {"counts": {name: kept["counts"][name] for name in counts or kept["counts"]}, "id": manifest.fingerprint}
+
+
+def manifest_of(description: Mapping[str, Any]) -> Manifest:
+    """What `described` kept of a manifest."""
+    return Manifest(key="", outputs={}, **{name: value for name, value in description.items() if name != "id"})
 
 
 def thinned(log: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf import GGUFReader
 
 from codelm.default_model import pack as module
 from codelm.default_model.locate import default_model
-from codelm.default_model.pack import METRICS, RECORD, ROWS, pack, thinned
+from codelm.default_model.pack import METRICS, RECORD, ROWS, pack, rescore, thinned
 from codelm.errors import UserError
 from codelm.evaluation.evaluate import FILE as SCORES
 from codelm.export.export import CARD
@@ -109,6 +110,44 @@ def test_the_notices_of_the_model_that_it_began_with_stay(parts: dict[str, Path]
     assert names == {"other.txt"} | {path.name for path in (parts["corpus"] / "licenses").glob("*.txt")}
     assert Manifest.read(bundle).counts["tokens"] == Manifest.read(parts["pretrain"]).counts["tokens"] + 7
     assert "`first.gguf`" in (bundle / CARD).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def other_scores(parts: dict[str, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """Evaluations of that model that came out differently: of the checkpoint, and as it is served."""
+    folders = tmp_path / "evaluation", tmp_path / "as-served"
+    for folder, name in zip(folders, ("evaluation", "as_served"), strict=True):
+        shutil.copytree(parts[name], folder)
+    scores = json.loads((folders[0] / SCORES).read_text(encoding="utf-8"))
+    scores["systems"][0]["end_of_line"]["exact_match"]["value"] = 0.125
+    (folders[0] / SCORES).write_text(json.dumps(scores), encoding="utf-8")
+    manifest = Manifest.read(folders[0])
+    counts = manifest.counts | {"exact_match": 0.125}
+    (folders[0] / "manifest.json").write_text(
+        manifest.model_copy(update={"counts": counts}).model_dump_json(), encoding="utf-8"
+    )
+    return folders
+
+
+def test_other_scores_of_the_same_weights(default_bundle: Path, other_scores: tuple[Path, Path], tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(default_bundle, bundle)
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    rescore(bundle, *other_scores)
+    after = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {"tiny-q8_0.gguf", CARD, RECORD, SCORES, "scores.png", "manifest.json"}
+    (row,) = set(after[CARD].decode().splitlines()) - set(before[CARD].decode().splitlines())
+    assert row.startswith("| tiny | ")
+    assert "12.5 % (" in row
+    assert Manifest.read(bundle).counts["exact_match"] == 0.125
+    was, now = (GGUFReader(folder / "tiny-q8_0.gguf") for folder in (default_bundle, bundle))
+    said, says = ({name: value.contents() for name, value in file.fields.items() if "codelm" in name} for file in (was, now))
+    assert says == said | {"codelm.exact_match": "0.125"}
+    for tensor, same in zip(was.tensors, now.tensors, strict=True):
+        assert tensor.data.tobytes() == same.data.tobytes()
+    record = json.loads((bundle / RECORD).read_text(encoding="utf-8"))
+    assert record["export"]["config"]["metadata"]["exact_match"] == 0.125
 
 
 @pytest.mark.parametrize("change", ["policy", "size", "places", "first weights"])
