@@ -91,7 +91,7 @@ def rescore(bundle: Path, evaluation: Path, as_served: Path) -> Manifest:
     stage = Stage(bundle, {"model": exported["model"], "scores": scores}, stood.inputs)
     with stage.build() as folder:
         shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
-        for key, text in metadata.to_gguf().items() - before.to_gguf().items():
+        for key, text in sorted(metadata.to_gguf().items() - before.to_gguf().items()):
             set_text(folder / model.name, key, text)
         (folder / RECORD).write_text(dumped(record), encoding="utf-8")
         stage.counts = write_scores(folder, model.name, scores, preset, metadata, trained, data)
