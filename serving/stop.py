@@ -47,11 +47,9 @@ class StopRules:
     def settled(self, text: str) -> int:
         """How many characters of an unfinished `text` no rule can take back: what may be streamed."""
         end = len(text) - max((overlap(text, stop) for stop in self.stop), default=0)
-        if self.multi_line:
-            code = len(text.rstrip())
-            if "\n" in text[code:]:  # the next line may end the scope before these blanks
-                end = min(end, code)
-            end = min(end, len(self.whole_lines(text)))  # and time or length may end it in mid-line
+        lines, newline, _ = text.rpartition("\n")
+        if newline and self.multi_line:  # the last line may yet end the scope before it and its blanks, or be cut off
+            end = min(end, len(lines.rstrip()))
         return end
 
     def whole_lines(self, text: str) -> str:
@@ -89,13 +87,17 @@ class GrowingText:
         """Adds a token's bytes; the reason if the text ends here. Bytes that are not UTF-8 end it: never right."""
         broken = False
         try:
-            self.text += self._decoder.decode(piece)
+            grown = self.text + self._decoder.decode(piece)
         except UnicodeDecodeError as error:
             broken = True
-            self.text += error.object[: error.start].decode()
-        if stop := self.rules.find(self.text):
-            self.text = self.text[: stop[0]]
-            return stop[1]
+            grown = self.text + error.object[: error.start].decode()
+        if self.rules.find(grown):
+            # which rule was first must not depend on how much of the text a token holds
+            for length in range(len(self.text) + 1, len(grown) + 1):
+                if stop := self.rules.find(grown[:length]):
+                    self.text = grown[: stop[0]]
+                    return stop[1]
+        self.text = grown
         return StopReason.EOS if broken else None
 
     @property

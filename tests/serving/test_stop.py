@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.request import CompletionRequest, StopReason
@@ -55,6 +55,8 @@ def test_scope(case: dict[str, Any], size: int) -> None:
 
 
 @given(rules, codes, st.lists(st.integers(1, 5)))
+@example(StopRules("    ", 2), "\n\nelse", [2])  # a last line, or the end of the scope before it
+@example(StopRules("", None, ("a;b", ";")), "a;b", [2])  # one string inside another
 def test_the_cut_does_not_depend_on_how_the_model_splits_the_text(rules: StopRules, model: str, sizes: list[int]) -> None:
     data, pieces = model.encode(), []
     for size in sizes:
@@ -65,6 +67,7 @@ def test_the_cut_does_not_depend_on_how_the_model_splits_the_text(rules: StopRul
 
 
 @given(rules, codes, st.booleans())
+@example(BLOCKS[0], "\n\ncaseelse", False)  # no `case` in the end: the scope was over before the blank line
 def test_what_is_streamed_is_never_taken_back(rules: StopRules, model: str, cut_off: bool) -> None:
     text, reason, streamed = grow(rules, [bytes([byte]) for byte in model.encode()])
     if reason is None and cut_off:
